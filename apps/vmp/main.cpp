@@ -1,0 +1,51 @@
+// vmp: the command-line tool. Each subcommand is a file in commands/.
+#include <fmt/core.h>
+
+#include "apps/vmp/command.hpp"
+
+namespace vm_platform::vmp {
+
+int exit_status(const VmError& error) {
+  switch (error.code()) {
+    case ErrorCode::InvalidArgument:
+    case ErrorCode::NotFound:
+    case ErrorCode::Corrupt:
+    case ErrorCode::Unsupported: return kUsage;
+    case ErrorCode::PermissionDenied:
+    case ErrorCode::Busy: return kRefused;
+    default: return kFailed;
+  }
+}
+
+int report(const VmError& error) {
+  fmt::print(stderr, "vmp: {}\n", error.message());
+  return exit_status(error);
+}
+
+namespace {
+
+int run(int argc, char** argv) {
+  CLI::App app("Make, run and inspect virtual machines, and hand real devices to them.", "vmp");
+  app.require_subcommand(1);
+  app.footer("`vmp COMMAND --help` explains a command and shows examples.");
+  Action action;
+  add_version(app, action);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kDone : kUsage;
+  }
+  return action();
+}
+
+}  // namespace
+}  // namespace vm_platform::vmp
+
+int main(int argc, char** argv) {
+  try {
+    return vm_platform::vmp::run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "vmp: {}\n", error.what());
+    return vm_platform::vmp::kFailed;
+  }
+}

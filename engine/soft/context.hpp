@@ -105,6 +105,12 @@ struct CpuContext {
   std::uint64_t star = 0, lstar = 0, cstar = 0, sfmask = 0, kernel_gs_base = 0;
   std::uint64_t sysenter_cs = 0, sysenter_esp = 0, sysenter_eip = 0;
   std::uint64_t pat = 0x0007040600070406, tsc_aux = 0, tsc_adjust = 0, misc_enable = 1;
+  // Memory types are the host's business: the MTRRs are storage, preset as firmware leaves them (all write-back), since
+  // a kernel that finds them off leaves PAT off too.
+  std::uint64_t mtrr_default = 0xc06, mtrr_variable[16] = {}, mtrr_fixed[11] = {};
+  std::uint64_t hardware_configuration = 1 << 24;  ///< HWCR; the TSC counts at the P0 frequency.
+  std::uint64_t debug_control = 0, kvm_system_time = 0, kvm_wall_clock = 0;
+  std::uint64_t amd_configuration[10] = {};  ///< SYSCFG, NB_CFG … (semantics/msr.cpp has the list).
 
   /// The page fault that vmp_soft_tlb_miss met.
   std::uint32_t fault_error = 0;

@@ -37,6 +37,8 @@ class Cpu : public CpuContext {
 
   /// Power-on state (Intel SDM vol. 3, table 9-1).
   void reset();
+  /// What INIT leaves (the same table): MSRs, x87 and vector state, and the TSC stay.
+  void init_reset();
 
   const EngineEnvironment& environment;
   const EngineOptions& options;

@@ -1,0 +1,43 @@
+// A guest CPU: its context and what it is connected to.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/engine.hpp"
+#include "engine/soft/context.hpp"
+#include "engine/soft/mmu_state.hpp"
+
+namespace vm_platform::soft {
+
+class CodeCache;
+
+class Cpu : public CpuContext {
+ public:
+  Cpu(const EngineEnvironment& env, const EngineOptions& opts, CpuInterruptController& interrupts, CodeCache& cache,
+      unsigned number)
+      : environment(env), options(opts), controller(interrupts), code(cache), index(number), mmu(env) {}
+
+  [[nodiscard]] std::uint64_t flags() const { return arithmetic_flags | system_flags; }
+  void set_flags(std::uint64_t value) {
+    arithmetic_flags = value & rflags::kArithmetic;
+    system_flags = (value & ~rflags::kArithmetic) | rflags::kFixed;
+  }
+  [[nodiscard]] bool long_mode() const { return (efer & efer::kLongModeActive) != 0; }
+  [[nodiscard]] bool in_64bit() const { return long_mode() && (segments[kCs].attributes & Segment::kLong) != 0; }
+  [[nodiscard]] bool real_mode() const { return (cr0 & cr0::kProtection) == 0; }
+  [[nodiscard]] bool virtual_8086() const { return (system_flags & rflags::kVirtual8086) != 0; }
+  [[nodiscard]] unsigned iopl() const { return static_cast<unsigned>(system_flags >> 12) & 3; }
+
+  /// Power-on state (Intel SDM vol. 3, table 9-1).
+  void reset();
+
+  const EngineEnvironment& environment;
+  const EngineOptions& options;
+  CpuInterruptController& controller;
+  CodeCache& code;
+  const unsigned index;
+  MmuState mmu;
+  VcpuStats counters;
+};
+
+}  // namespace vm_platform::soft

@@ -1,0 +1,28 @@
+// A decoded guest instruction, and its operands as C++ sees them.
+#pragma once
+
+#include <Zydis/Zydis.h>
+
+#include <cstdint>
+#include <optional>
+
+namespace vm_platform::soft {
+
+class Cpu;
+
+/// What code is decoded as; follows from CS, EFER and CR0.
+enum class CodeSize : std::uint8_t { Bits16, Bits32, Bits64 };
+
+struct Instruction {
+  ZydisDecodedInstruction info;
+  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+  std::uint8_t bytes[15];
+  std::uint64_t rip = 0;  ///< Of its first byte, as an offset into CS.
+
+  [[nodiscard]] std::uint64_t next_rip() const { return rip + info.length; }
+};
+
+/// Decodes the bytes; nothing where they are no valid instruction (#UD) or too few.
+std::optional<Instruction> decode(const std::uint8_t* bytes, std::size_t available, std::uint64_t rip, CodeSize size);
+
+}  // namespace vm_platform::soft

@@ -5,7 +5,10 @@
 #include <cstring>
 #include <string_view>
 
+#include "boot/elf.hpp"
 #include "boot/linux.hpp"
+#include "boot/multiboot.hpp"
+#include "boot/pvh.hpp"
 
 namespace vm_platform::boot {
 namespace {
@@ -40,7 +43,18 @@ std::string describe(const ByteSource& kernel) {
 
 Result<Boot> plan(BootMethod method, const BootInput& input) {
   const ByteSource& kernel = *input.kernel;
-  if (method == BootMethod::Linux || (method == BootMethod::Auto && is_linux(kernel))) return plan_linux(input);
+  switch (method) {
+    case BootMethod::Linux: return plan_linux(input);
+    case BootMethod::Pvh: return plan_pvh(input);
+    case BootMethod::Multiboot: return plan_multiboot(input);
+    case BootMethod::Auto: break;
+  }
+  if (is_linux(kernel)) return plan_linux(input);
+  if (is_pvh(kernel)) return plan_pvh(input);
+  if (is_multiboot(kernel)) return plan_multiboot(input);
+  if (is_elf(kernel)) {  // for another architecture, or damaged: that is the better message
+    if (auto image = read_elf(kernel); !image) return fail(image.error());
+  }
   return fail(VmError(ErrorCode::Corrupt, "load kernel", kernel.name(), "not a kernel: it is " + describe(kernel))
                   .with_hint("give an x86-64 kernel image, such as /boot/vmlinuz-…"));
 }

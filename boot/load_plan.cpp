@@ -54,14 +54,15 @@ Result<void> LoadPlan::check(const std::string& what, Gpa address, std::uint64_t
   const std::uint64_t end = address.value + size;
   const auto inside = [&](const Range& range) { return address.value >= range.begin && end <= range.end; };
   if (size == 0 || end < address.value || std::ranges::none_of(ram_, inside)) {
-    const std::uint64_t need = end < address.value ? size : end;
+    std::string advice = "the image is damaged or was linked to an address that a PC needs itself";
+    const std::uint64_t top = ram_.empty() ? 0 : ram_.back().end;
+    if (end > address.value && end > top && end < (std::uint64_t{1} << 40))
+      advice = "give the guest more memory: at least --memory " +
+               std::to_string(round_up(end + 16 * kMiB, kMiB) / kMiB) + "M";
     return fail(VmError(ErrorCode::InvalidArgument, "place", what,
                         megabytes(size) + " at " + hex(address.value) + " are not in the guest's memory of " +
                             megabytes(ram_bytes()))
-                    .with_hint(need < (std::uint64_t{1} << 40)
-                                   ? "give the guest more memory: at least --memory " +
-                                         std::to_string(round_up(need + 16 * kMiB, kMiB) / kMiB) + "M"
-                                   : "the image asks for an address no guest has; is it damaged?"));
+                    .with_hint(std::move(advice)));
   }
   for (const Item& item : items_) {
     if (address.value < item.address.value + item.memory_size && item.address.value < end) {

@@ -2,6 +2,7 @@
 #include <sys/sysinfo.h>
 
 #include <algorithm>
+#include <exception>
 #include <string>
 #include <utility>
 
@@ -264,7 +265,12 @@ Runtime::Runtime(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Runtime::~Runtime() = default;
 
 Result<std::unique_ptr<Runtime>> Runtime::create(RuntimeConfig config) {
-  return Impl::create(std::move(config), create_soft_engine);
+  try {
+    return Impl::create(std::move(config), create_soft_engine);
+  } catch (const std::exception& error) {  // no memory, no thread: exceptions do not cross a public function
+    return fail(VmError(ErrorCode::OutOfMemory, "create guest", "", error.what())
+                    .with_hint("give it less memory or fewer CPUs, or end other programs"));
+  }
 }
 Result<void> Runtime::start() { return impl_->start(); }
 Result<void> Runtime::pause() { return impl_->pause(); }

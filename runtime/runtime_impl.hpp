@@ -72,6 +72,8 @@ struct RuntimeTestAccess {
   static Result<std::unique_ptr<Runtime>> create(RuntimeConfig config, const EngineFactory& make_engine) {
     return Runtime::Impl::create(std::move(config), make_engine);
   }
+  /// What the machine calls when the guest does something.
+  static PcEvents& events(Runtime& runtime) { return *runtime.impl_; }
 };
 
 }  // namespace vm_platform

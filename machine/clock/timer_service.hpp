@@ -62,6 +62,7 @@ class TimerService {
   void remove(Timer& timer);
   void queue(Timer& timer);
   void program(std::int64_t deadline_ns) noexcept;
+  bool fire_one(std::unique_lock<std::mutex>& lock, std::int64_t now);
 
   const int descriptor_;
   std::mutex mutex_;
@@ -69,7 +70,7 @@ class TimerService {
   std::vector<Timer*> timers_;           // a dozen per machine: a scan is as quick as a heap
   Timer* running_ = nullptr;             // whose callback runs now
   std::int64_t programmed_ = INT64_MAX;  // what the descriptor is set to
-  bool stopping_ = false;
+  bool firing_ = false, stopping_ = false;
   std::thread thread_;
 };
 

@@ -65,6 +65,7 @@ class SerialPort final : public PortDevice {
 
   std::mutex output_mutex_;  // taken before mutex_ or without it, never inside
   Output output_;
+  std::vector<std::byte> flushing_;
   std::vector<std::byte> pending_output_;  // under mutex_
   bool flush_wanted_ = false;
   Timer flush_timer_;

@@ -217,7 +217,7 @@ void SoftCpu::after_block(const Mode& mode) {
 }
 
 std::uint64_t SoftCpu::rip_of(std::uint64_t host_pc, std::uint32_t offset) const {
-  const Block* block = code.block_at(host_pc);
+  const Block* block = code.block_at(host_pc - 1);  // a return address: it may be the first byte after the block
   if (block == nullptr) throw VmError(ErrorCode::Status, "find the block of", "a host address", "there is none");
   return block->rip + offset;
 }

@@ -4,5 +4,6 @@ set(VMP_SOFT_SEMANTICS
     fast_system_call.cpp flags.cpp fpu_state.cpp interrupt.cpp kvm_clock.cpp msr.cpp operands.cpp port.cpp processor.cpp
     reset.cpp segment.cpp string.cpp task.cpp)
 list(TRANSFORM VMP_SOFT_SEMANTICS PREPEND soft/semantics/)
-set(VMP_SOFT_SEMANTICS_TESTS flat_machine.cpp interrupt_test.cpp)
+set(VMP_SOFT_SEMANTICS_TESTS flat_machine.cpp interrupt_test.cpp segment_test.cpp fast_system_call_test.cpp flags_test.cpp
+    control_test.cpp)
 list(TRANSFORM VMP_SOFT_SEMANTICS_TESTS PREPEND soft/semantics/)

@@ -5,5 +5,5 @@ set(VMP_SOFT_SEMANTICS
     reset.cpp segment.cpp string.cpp task.cpp)
 list(TRANSFORM VMP_SOFT_SEMANTICS PREPEND soft/semantics/)
 set(VMP_SOFT_SEMANTICS_TESTS flat_machine.cpp interrupt_test.cpp segment_test.cpp fast_system_call_test.cpp flags_test.cpp
-    control_test.cpp)
+    control_test.cpp msr_test.cpp cpuid_test.cpp descriptor_table_test.cpp string_test.cpp)
 list(TRANSFORM VMP_SOFT_SEMANTICS_TESTS PREPEND soft/semantics/)

@@ -6,9 +6,9 @@ namespace vm_platform::soft {
 namespace {
 
 const Group* const kGroups[] = {
-    &kSegmentGroup, &kFastSystemCallGroup,  &kFarTransferGroup, &kInterruptGroup, &kFlagGroup,
-    &kControlGroup, &kDescriptorTableGroup, &kMsrGroup,         &kCpuidGroup,     &kProcessorGroup,
-    &kPortGroup,    &kStringGroup,          &kFpuStateGroup};
+    &kSegmentGroup, &kFastSystemCallGroup,  &kFarTransferGroup, &kInterruptGroup,    &kFlagGroup,
+    &kControlGroup, &kDescriptorTableGroup, &kMsrGroup,         &kCpuidGroup,        &kProcessorGroup,
+    &kPortGroup,    &kStringGroup,          &kFpuStateGroup,    &kVectorMemoryGroup, &kLegacyGroup};
 
 struct Table {
   std::array<Group, std::size(kGroups)> groups{};

@@ -6,5 +6,5 @@ set(VMP_SOFT_SEMANTICS
 list(TRANSFORM VMP_SOFT_SEMANTICS PREPEND soft/semantics/)
 set(VMP_SOFT_SEMANTICS_TESTS flat_machine.cpp interrupt_test.cpp segment_test.cpp fast_system_call_test.cpp flags_test.cpp
     control_test.cpp msr_test.cpp cpuid_test.cpp descriptor_table_test.cpp string_test.cpp
-    fpu_state_test.cpp vector_memory_test.cpp)
+    fpu_state_test.cpp vector_memory_test.cpp far_transfer_test.cpp legacy_test.cpp processor_test.cpp)
 list(TRANSFORM VMP_SOFT_SEMANTICS_TESTS PREPEND soft/semantics/)

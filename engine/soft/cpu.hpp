@@ -10,12 +10,19 @@
 namespace vm_platform::soft {
 
 class CodeCache;
+class CodePages;
 
 class Cpu : public CpuContext {
  public:
   Cpu(const EngineEnvironment& env, const EngineOptions& opts, CpuInterruptController& interrupts, CodeCache& cache,
-      unsigned number)
-      : environment(env), options(opts), controller(interrupts), code(cache), index(number), mmu(env) {}
+      CodePages& pages, unsigned number)
+      : environment(env),
+        options(opts),
+        controller(interrupts),
+        code(cache),
+        code_pages(pages),
+        index(number),
+        mmu(env) {}
 
   [[nodiscard]] std::uint64_t flags() const { return arithmetic_flags | system_flags; }
   void set_flags(std::uint64_t value) {
@@ -37,6 +44,7 @@ class Cpu : public CpuContext {
   const EngineOptions& options;
   CpuInterruptController& controller;
   CodeCache& code;
+  CodePages& code_pages;
   const unsigned index;
   MmuState mmu;
   VcpuStats counters;

@@ -16,6 +16,7 @@ TEST(Strings, MovsAndStosAgainstTheHost) {
     FlatMachine machine(Mode::Long64);
     for (std::uint64_t i = 0; i < 0x6000; i += 8) machine.put(kAt + i, random());
     if (round % 3 == 0) machine.slow.insert((kAt >> 12) + static_cast<unsigned>(round) % 5);
+    if (round % 3 == 1) machine.code.insert((kAt >> 12) + static_cast<unsigned>(round) % 5);
     std::vector<std::byte> copy(machine.ram() + kAt, machine.ram() + kAt + 0x6000);
     const unsigned size = 1U << (round & 3);
     const bool backward = (round & 4) != 0, stos = (round & 8) != 0;

@@ -68,11 +68,15 @@ void write_vector(Cpu& cpu, unsigned number, const VectorValue& value) {
   std::memcpy(cpu.xsave + kYmm + 16 * number, value.bytes + 16, 16);
 }
 
-std::uint64_t element_address(Cpu& cpu, const Instruction& instruction, const MemoryOperand& memory,
-                              std::uint64_t displacement, std::size_t size, bool write) {
-  const std::uint64_t offset = low_bits(memory.offset + displacement, instruction.info.address_width);
-  return linear_address(cpu, memory.segment, offset, size, write);
-}
+/// Where the elements are. Kept apart from the instruction, whose translation a store may end the life of.
+struct ElementBase {
+  MemoryOperand memory;
+  unsigned address_bits;
+
+  std::uint64_t address(Cpu& cpu, std::uint64_t displacement, std::size_t size, bool write) const {
+    return linear_address(cpu, memory.segment, low_bits(memory.offset + displacement, address_bits), size, write);
+  }
+};
 
 /// VMASKMOVPS/PD, VPMASKMOVD/Q: (register, mask, memory) loads, (memory, mask, register) stores.
 template <std::size_t Size>
@@ -81,14 +85,15 @@ void masked_move(Cpu& cpu, const Instruction& instruction) {
   const bool store = instruction.operands[0].type == ZYDIS_OPERAND_TYPE_MEMORY;
   const VectorRegister data = vector_register(instruction.operands[store ? 2 : 0]);
   const VectorValue mask = read_vector(cpu, vector_register(instruction.operands[1]).number);
-  const MemoryOperand memory = effective_address(cpu, instruction, instruction.operands[store ? 0 : 2]);
+  const ElementBase base{effective_address(cpu, instruction, instruction.operands[store ? 0 : 2]),
+                         instruction.info.address_width};
   const std::size_t count = data.size / Size;
   if (store) {
     const VectorValue value = read_vector(cpu, data.number);
     for (const bool checking : {true, false}) {
       for (std::size_t i = 0; i < count; ++i) {
         if (!mask.mask(i, Size)) continue;
-        const std::uint64_t address = element_address(cpu, instruction, memory, i * Size, Size, true);
+        const std::uint64_t address = base.address(cpu, i * Size, Size, true);
         if (checking) {
           check_write(cpu, address, Size);
         } else {
@@ -101,7 +106,7 @@ void masked_move(Cpu& cpu, const Instruction& instruction) {
   VectorValue value{};
   for (std::size_t i = 0; i < count; ++i) {
     if (!mask.mask(i, Size)) continue;
-    read_linear(cpu, element_address(cpu, instruction, memory, i * Size, Size, false), value.bytes + i * Size, Size);
+    read_linear(cpu, base.address(cpu, i * Size, Size, false), value.bytes + i * Size, Size);
   }
   write_vector(cpu, data.number, value);
 }
@@ -115,11 +120,12 @@ void store_bytes(Cpu& cpu, const Instruction& instruction, const std::uint8_t* d
       segment = segment_of(instruction.operands[i].mem.segment);
     }
   }
-  const MemoryOperand memory{segment, read_gpr(cpu, kRdi, instruction.info.address_width)};
+  const ElementBase base{{segment, read_gpr(cpu, kRdi, instruction.info.address_width)},
+                         instruction.info.address_width};
   for (const bool checking : {true, false}) {
     for (std::size_t i = 0; i < count; ++i) {
       if (mask[i] >> 7 == 0) continue;
-      const std::uint64_t address = element_address(cpu, instruction, memory, i, 1, true);
+      const std::uint64_t address = base.address(cpu, i, 1, true);
       if (checking) {
         check_write(cpu, address, 1);
       } else {
@@ -196,7 +202,7 @@ void gather(Cpu& cpu, const Instruction& instruction) {
       mask_register.number == index_register.number) {
     raise(Vector::InvalidOpcode);
   }
-  const MemoryOperand memory = effective_address(cpu, instruction, operand);
+  const ElementBase base{effective_address(cpu, instruction, operand), instruction.info.address_width};
   const VectorValue indices = read_vector(cpu, index_register.number);
   VectorValue value = read_vector(cpu, destination.number);
   VectorValue mask = read_vector(cpu, mask_register.number);
@@ -208,8 +214,7 @@ void gather(Cpu& cpu, const Instruction& instruction) {
     if (!mask.mask(i, Size)) continue;
     const std::uint64_t index = sign_extend(indices.element(i, IndexSize), IndexSize * 8);
     try {
-      read_linear(cpu, element_address(cpu, instruction, memory, index * operand.mem.scale, Size, false),
-                  value.bytes + i * Size, Size);
+      read_linear(cpu, base.address(cpu, index * operand.mem.scale, Size, false), value.bytes + i * Size, Size);
     } catch (const GuestFault&) {
       write_vector(cpu, destination.number, value);
       write_vector(cpu, mask_register.number, mask);

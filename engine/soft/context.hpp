@@ -52,7 +52,15 @@ struct TlbSet {
   std::uint64_t read_tag[kTlbEntries];
   std::uint64_t write_tag[kTlbEntries];
   std::uint64_t addend[kTlbEntries];
+  std::uint64_t used;  ///< Nonzero: something is in it.
 };
+
+/// Where indirect jumps of generated code look for their target, by the low 16 bits of RIP.
+struct JumpCacheEntry {
+  std::uint64_t tag;     ///< Negated RIP.
+  std::uint64_t target;  ///< Host address of the code.
+};
+inline constexpr unsigned kJumpCacheEntries = 1 << 16;
 
 struct CpuContext {
   // ---- reached by generated code -------------------------------------------------------------------------------
@@ -67,9 +75,20 @@ struct CpuContext {
   std::uint64_t fpu_absent = 1;  ///< 0 while the guest's x87 / vector state is in the host's registers.
   std::uint64_t host_rsp = 0;
   std::uint64_t exit_reason = 0, exit_value = 0;
-  std::uint64_t scratch[8] = {};
+  std::uint64_t bounce_pointer = 0;
+  /// Entry points of the thunks (entry.S), which are too far away for a direct call.
+  std::uint64_t thunks[16] = {};
+  std::uint64_t scratch[16] = {};
+  std::uint64_t masks[3] = {15, 31, 63};  ///< Bit offsets within 16, 32 and 64 bits.
   std::uint64_t tsc_offset = 0;
+  std::uint64_t fpu_mask = 3;  ///< XSAVE components that host and guest share.
   Segment segments[6];
+
+  /// The guest's x87, SSE and AVX state in the standard XSAVE format while it is not in the host's registers
+  /// (always, when C++ code outside of the entry thunks runs). XSTATE_BV is kept at 7.
+  alignas(64) std::uint8_t xsave[1024] = {};
+  /// Where an access that cannot be made in place is made instead, at the same offset modulo 64.
+  alignas(64) std::uint8_t bounce[3][128] = {};
 
   // ---- the rest of the CPU -------------------------------------------------------------------------------------
   Segment ldtr, tr;
@@ -86,14 +105,20 @@ struct CpuContext {
   std::uint64_t star = 0, lstar = 0, cstar = 0, sfmask = 0, kernel_gs_base = 0;
   std::uint64_t sysenter_cs = 0, sysenter_esp = 0, sysenter_eip = 0;
   std::uint64_t pat = 0x0007040600070406, tsc_aux = 0, tsc_adjust = 0, misc_enable = 1;
+  // Memory types are the host's business: the MTRRs are storage, preset as firmware leaves them (all write-back), since
+  // a kernel that finds them off leaves PAT off too.
+  std::uint64_t mtrr_default = 0xc06, mtrr_variable[16] = {}, mtrr_fixed[11] = {};
+  std::uint64_t hardware_configuration = 1 << 24;  ///< HWCR; the TSC counts at the P0 frequency.
+  std::uint64_t debug_control = 0, kvm_system_time = 0, kvm_wall_clock = 0;
+  std::uint64_t amd_configuration[10] = {};  ///< SYSCFG, NB_CFG … (semantics/msr.cpp has the list).
 
-  /// The guest's x87, SSE and AVX state in the standard XSAVE format while it is not in the host's registers
-  /// (always, when C++ code outside of the entry thunks runs). XSTATE_BV is kept at 7.
-  alignas(64) std::uint8_t xsave[1024] = {};
-  /// Where an access that cannot be made in place is made instead, at the same offset modulo 64.
-  alignas(64) std::uint8_t bounce[192] = {};
+  /// The page fault that vmp_soft_tlb_miss met.
+  std::uint32_t fault_error = 0;
+  std::uint64_t fault_address = 0;
+  bool a20_masked = false;
+  bool alone = true;  ///< No other CPU shares the memory.
 
-  TlbSet tlb[kTlbSets];
+  TlbSet tlb[kTlbSets] = {};
 };
 
 }  // namespace vm_platform::soft

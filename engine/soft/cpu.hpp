@@ -10,12 +10,19 @@
 namespace vm_platform::soft {
 
 class CodeCache;
+class CodePages;
 
 class Cpu : public CpuContext {
  public:
   Cpu(const EngineEnvironment& env, const EngineOptions& opts, CpuInterruptController& interrupts, CodeCache& cache,
-      unsigned number)
-      : environment(env), options(opts), controller(interrupts), code(cache), index(number), mmu(env) {}
+      CodePages& pages, unsigned number)
+      : environment(env),
+        options(opts),
+        controller(interrupts),
+        code(cache),
+        code_pages(pages),
+        index(number),
+        mmu(env) {}
 
   [[nodiscard]] std::uint64_t flags() const { return arithmetic_flags | system_flags; }
   void set_flags(std::uint64_t value) {
@@ -30,11 +37,14 @@ class Cpu : public CpuContext {
 
   /// Power-on state (Intel SDM vol. 3, table 9-1).
   void reset();
+  /// What INIT leaves (the same table): MSRs, x87 and vector state, and the TSC stay.
+  void init_reset();
 
   const EngineEnvironment& environment;
   const EngineOptions& options;
   CpuInterruptController& controller;
   CodeCache& code;
+  CodePages& code_pages;
   const unsigned index;
   MmuState mmu;
   VcpuStats counters;

@@ -22,14 +22,25 @@ struct TlbEntry {
 struct MmuState {
   static constexpr std::size_t kEntries = 4096, kPcids = 4096;
 
+  struct Ram {
+    std::uint64_t base = 0, size = 0;
+    std::byte* host = nullptr;
+  };
+
   explicit MmuState(const EngineEnvironment& environment)
       : memory(*environment.memory),
         entries(std::make_unique<TlbEntry[]>(kEntries)),
-        pcid_generation(std::make_unique<std::uint64_t[]>(kPcids)) {}
+        pcid_generation(std::make_unique<std::uint64_t[]>(kPcids)) {
+    std::size_t count = 0;
+    for (const GuestMemory::Region& region : memory.regions())
+      ram[count++] = {region.base.value, region.size, region.host};
+  }
 
   GuestMemory& memory;
+  Ram ram[2];
   std::unique_ptr<TlbEntry[]> entries;
   std::unique_ptr<std::uint64_t[]> pcid_generation;  ///< 0: the PCID has no translations yet.
+  std::size_t pcid = 0;                              ///< Whose translations `generation` counts.
   std::uint64_t newest_generation = 2;
   std::uint64_t generation = 2, global_generation = 1;
 };

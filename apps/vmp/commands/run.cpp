@@ -1,0 +1,289 @@
+// vmp run: boots a guest in front of the user.
+#include <fmt/core.h>
+
+#include <charconv>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+#include <vm_platform/runtime.hpp>
+
+#include "apps/vmp/command.hpp"
+#include "apps/vmp/console/endpoint.hpp"
+#include "apps/vmp/console/session.hpp"
+#include "apps/vmp/console/terminal.hpp"
+
+namespace vm_platform::vmp {
+namespace {
+
+/// Exit statuses of a guest's ends (docs/exit-status.md).
+constexpr int kPanic = 120, kTripleFault = 122, kResetLoop = 124, kSignalBase = 128;
+
+struct Options {
+  std::string kernel;
+  std::vector<std::string> initrds;
+  std::string command_line = "console=ttyS0";
+  std::string memory = "512M";
+  std::string cpus = "1";
+  std::string engine = "auto";
+  std::string protocol = "auto";
+  std::string console = "stdio";
+  std::string serial2 = "none";
+  std::string input = "raw";
+  bool debug_dump = false, stats = false, json = false, quiet = false;
+};
+
+std::unexpected<VmError> bad(const std::string& option, const std::string& value, std::string reason,
+                             std::string hint) {
+  return fail(VmError(ErrorCode::InvalidArgument, "use " + option, "'" + value + "'", std::move(reason))
+                  .with_hint(std::move(hint)));
+}
+
+Result<unsigned> parse_cpus(const std::string& text) {
+  unsigned value = 0;
+  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (status != std::errc() || end != text.data() + text.size() || value == 0)
+    return bad("--cpus", text, "not a number of CPUs", "give 1 or more");
+  return value;
+}
+
+Result<RuntimeConfig> make_config(const Options& options) {
+  RuntimeConfig config;
+  config.boot.kernel = options.kernel;
+  for (const std::string& path : options.initrds) {
+    // For kernels that take modules: "PATH ARGUMENTS".
+    const auto space = path.find(' ');
+    config.boot.modules.push_back({path.substr(0, space), space == std::string::npos ? "" : path.substr(space + 1)});
+  }
+  config.boot.command_line = options.command_line;
+  auto memory = parse_size(options.memory);
+  if (!memory) return bad("--memory", options.memory, memory.error().reason(), "give a size such as 512M or 2G");
+  config.memory_bytes = *memory;
+  auto cpus = parse_cpus(options.cpus);
+  if (!cpus) return fail(cpus.error());
+  config.cpus = *cpus;
+  if (options.engine == "auto") {
+    config.engine = EngineChoice::Auto;
+  } else if (options.engine == "soft") {
+    config.engine = EngineChoice::Soft;
+  } else {
+    return bad("--engine", options.engine, "no such engine", "give auto or soft");
+  }
+  bool known = false;
+  for (const BootMethod method : {BootMethod::Auto, BootMethod::Linux, BootMethod::Pvh, BootMethod::Multiboot}) {
+    if (options.protocol != to_string(method)) continue;
+    config.boot.method = method;
+    known = true;
+  }
+  if (!known) return bad("--boot", options.protocol, "no such boot protocol", "give auto, linux, pvh or multiboot");
+  return config;
+}
+
+nlohmann::ordered_json to_json(const RuntimeStats& stats) {
+  nlohmann::ordered_json document = {
+      {"state", to_string(stats.state)},
+      {"engine", stats.engine},
+      {"running_ns", stats.running_ns},
+      {"memory_bytes", stats.memory_bytes},
+      {"resident_bytes", stats.resident_bytes},
+      {"resets", stats.resets},
+      {"console_out_bytes", stats.console_out_bytes},
+      {"console_in_bytes", stats.console_in_bytes},
+      {"translated_blocks", stats.translated_blocks},
+      {"translated_instructions", stats.translated_instructions},
+      {"invalidated_blocks", stats.invalidated_blocks},
+      {"code_bytes", stats.code_bytes},
+  };
+  auto cpus = nlohmann::ordered_json::array();
+  for (const RuntimeStats::Cpu& cpu : stats.cpus) {
+    cpus.push_back({{"exits", cpu.exits},
+                    {"port_accesses", cpu.port_accesses},
+                    {"mmio_accesses", cpu.mmio_accesses},
+                    {"interrupts", cpu.interrupts},
+                    {"exceptions", cpu.exceptions},
+                    {"halts", cpu.halts},
+                    {"host_ns", cpu.host_ns}});
+  }
+  document["cpus"] = std::move(cpus);
+  return document;
+}
+
+void print_stats(const RuntimeStats& stats) {
+  const auto seconds = [](std::uint64_t ns) { return static_cast<double>(ns) / 1e9; };
+  const auto mib = [](std::uint64_t bytes) { return static_cast<double>(bytes) / static_cast<double>(kMiB); };
+  fmt::print(stderr, "\nengine {}, ran {:.3f} s, memory {:.0f} MiB ({:.1f} MiB resident), resets {}\n", stats.engine,
+             seconds(stats.running_ns), mib(stats.memory_bytes), mib(stats.resident_bytes), stats.resets);
+  fmt::print(stderr, "translated {} blocks, {} instructions, {:.1f} MiB of code; {} blocks dropped\n",
+             stats.translated_blocks, stats.translated_instructions, mib(stats.code_bytes), stats.invalidated_blocks);
+  fmt::print(stderr, "console {} bytes out, {} bytes in\n", stats.console_out_bytes, stats.console_in_bytes);
+  fmt::print(stderr, "{:>4} {:>10} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10}\n", "CPU", "host s", "exits", "ports",
+             "MMIO", "interrupts", "exceptions", "halts");
+  for (std::size_t i = 0; i < stats.cpus.size(); ++i) {
+    const RuntimeStats::Cpu& cpu = stats.cpus[i];
+    fmt::print(stderr, "{:>4} {:>10.3f} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10}\n", i, seconds(cpu.host_ns),
+               cpu.exits, cpu.port_accesses, cpu.mmio_accesses, cpu.interrupts, cpu.exceptions, cpu.halts);
+  }
+}
+
+/// Says how the guest ended, where that is not what everybody expects, and gives the exit status for it.
+int explain(const SessionOutcome& outcome, const Options& options) {
+  if (!outcome.output) {
+    fmt::print(stderr, "vmp: {}\n", outcome.output.error().message());
+    return kFailed;
+  }
+  if (outcome.signal != 0) return kSignalBase + outcome.signal;
+  if (!outcome.end) {
+    if (!options.quiet) fmt::print(stderr, "\nvmp: left; the guest was stopped\n");
+    return kDone;
+  }
+  switch (outcome.end->cause) {
+    case RuntimeEvent::Kind::DebugExit: return static_cast<int>((outcome.end->value << 1 | 1) & 0xff);
+    case RuntimeEvent::Kind::Panic: fmt::print(stderr, "vmp: the guest panicked\n"); return kPanic;
+    case RuntimeEvent::Kind::TripleFault:
+      fmt::print(stderr, "vmp: triple fault on CPU {}{}\n", outcome.end->cpu,
+                 options.debug_dump ? "" : "; --debug-dump shows where");
+      if (options.debug_dump) fmt::print(stderr, "{}", outcome.end->text);
+      return kTripleFault;
+    case RuntimeEvent::Kind::ResetLoop:
+      fmt::print(stderr, "vmp: the guest reset itself {} times within 10 s\n", outcome.end->value);
+      return kResetLoop;
+    case RuntimeEvent::Kind::EngineFailed:
+      fmt::print(stderr, "vmp: CPU {}: {}\n", outcome.end->cpu, outcome.end->text);
+      return kFailed;
+    default: return kDone;
+  }
+}
+
+/// Everything that can be wrong with the command line and the files is found out here, before anything runs; whatever
+/// its kind, it is bad input to the user.
+int refuse(const VmError& error) {
+  report(error);
+  return kUsage;
+}
+
+int run(const Options& options) {
+  reserve_standard_descriptors();
+  auto config = make_config(options);
+  if (!config) return refuse(config.error());
+  const auto console_target = parse_console_target("--console", options.console);
+  if (!console_target) return refuse(console_target.error());
+  const auto channel_target = parse_console_target("--serial2", options.serial2);
+  if (!channel_target) return refuse(channel_target.error());
+  const auto clash = [&](ConsoleTarget::Kind kind) {
+    return console_target->kind == kind && channel_target->kind == kind;
+  };
+  if (clash(ConsoleTarget::Kind::Stdio))
+    return refuse(bad("--serial2", "stdio", "the console is there already", "give --console another place").error());
+  if (console_target->kind == ConsoleTarget::Kind::WindowSize)
+    return refuse(bad("--console", "winsize", "it needs the second port", "give --serial2 winsize").error());
+  const bool uses_stdout =
+      console_target->kind == ConsoleTarget::Kind::Stdio || channel_target->kind == ConsoleTarget::Kind::Stdio;
+  if (options.json && uses_stdout) {
+    return refuse(
+        bad("--json", "stdout", "the console is there", "give --console file:PATH, or --stats alone").error());
+  }
+  if (options.input != "raw" && options.input != "canonical")
+    return refuse(bad("--input", options.input, "no such way to send input", "give raw or canonical").error());
+
+  block_session_signals();  // before the threads of the guest begin
+  auto runtime = Runtime::create(std::move(*config));
+  if (!runtime) return refuse(runtime.error());
+  auto console = Endpoint::open(*console_target);
+  if (!console) return refuse(console.error());
+  auto channel = Endpoint::open(*channel_target);
+  if (!channel) return refuse(channel.error());
+  for (const Endpoint* endpoint : {&*console, &*channel}) {
+    if (endpoint->kind() == ConsoleTarget::Kind::Pty) fmt::print(stderr, "vmp: serial port on {}\n", endpoint->name());
+  }
+
+  const std::shared_ptr<Runtime> guest = std::move(*runtime);
+  SimpleRuntimeController controller(guest);
+  const auto outcome = run_session(
+      *guest, controller, *console, *channel,
+      {.input = options.input == "raw" ? InputMode::Raw : InputMode::Canonical, .announce = !options.quiet});
+  if (!outcome) return report(outcome.error());
+  const int status = explain(*outcome, options);
+  if (options.json) {
+    fmt::print("{}\n", to_json(controller.stats()).dump(2));
+  } else if (options.stats) {
+    print_stats(controller.stats());
+  }
+  return status;
+}
+
+constexpr const char* kHelp = R"(Boot a guest and connect its serial console to this terminal.
+
+Examples:
+  vmp run --kernel /boot/vmlinuz-6.1.0-amd64 --initrd initrd.img
+  vmp run --kernel vmlinuz --initrd base.img --initrd more.img --cmdline "console=ttyS0 quiet" --memory 2G --cpus 2
+  vmp run --kernel vmlinuz --initrd initrd.img --console file:boot.log --stats
+  tools/make-guest              makes a kernel and an initrd from Debian's packages, in .cache/guest
+
+The keyboard belongs to the guest, Ctrl-C too. Ctrl-] leaves and stops it.)";
+
+constexpr const char* kFooter = R"(Exit status:
+  0    the guest powered off, or you left with Ctrl-]
+  1    the console's output could not be written, or the engine failed
+  2    something on the command line or in a file is wrong; nothing was started
+  120  the guest panicked (pvpanic)       122  triple fault       124  3 resets within 10 s
+  else, after a write of v to port 0xf4: (v << 1) | 1; after a signal: 128 + its number)";
+
+}  // namespace
+
+void add_run(CLI::App& app, Action& action) {
+  auto options = std::make_shared<Options>();
+  auto* command = app.add_subcommand("run", kHelp);
+  command->footer(kFooter);
+  command
+      ->add_option("--kernel,-k", options->kernel,
+                   "Kernel: a Linux bzImage, an ELF with the PVH note, a Multiboot kernel")
+      ->required()
+      ->type_name("FILE");
+  command
+      ->add_option("--initrd,-i", options->initrds,
+                   "Initramfs. May be given again: Linux unpacks one over the other; other kernels get modules, "
+                   "with arguments after a space")
+      ->type_name("FILE")
+      ->expected(1)
+      ->allow_extra_args(false);
+  command->add_option("--cmdline,-c", options->command_line, "Kernel command line")
+      ->type_name("TEXT")
+      ->capture_default_str();
+  command->add_option("--memory,-m", options->memory, "Memory of the guest, such as 512M or 2G")
+      ->type_name("SIZE")
+      ->capture_default_str();
+  command->add_option("--cpus", options->cpus, "Number of CPUs, each a thread of its own")
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--engine", options->engine, "What runs the CPUs: auto (the best usable one) or soft")
+      ->type_name("NAME")
+      ->capture_default_str();
+  command->add_option("--boot", options->protocol, "Boot protocol: auto (what the file is), linux, pvh or multiboot")
+      ->type_name("NAME")
+      ->capture_default_str();
+  command
+      ->add_option("--console", options->console,
+                   "First serial port: stdio, none, pty (its name is printed), file:PATH, fd:NUMBER")
+      ->type_name("WHERE")
+      ->capture_default_str();
+  command
+      ->add_option("--serial2", options->serial2,
+                   "Second serial port: as --console, or winsize, which answers each line from the guest with "
+                   "\"ROWS COLUMNS\", again whenever the terminal changes")
+      ->type_name("WHERE")
+      ->capture_default_str();
+  command
+      ->add_option("--input", options->input,
+                   "raw: keys one by one, bytes as they are; canonical: as from a pipe, special characters quoted with "
+                   "Ctrl-V, the end sent as Ctrl-D, once the guest has sent \"vmp-input\" on the second port")
+      ->type_name("MODE")
+      ->capture_default_str();
+  command->add_flag("--debug-dump", options->debug_dump,
+                    "On a triple fault: registers, page tables and instructions at that point, on stderr");
+  command->add_flag("--stats", options->stats, "At the end: what the guest's CPUs did, on stderr");
+  command->add_flag("--json", options->json, "At the end: the statistics as one JSON document on stdout");
+  command->add_flag("--quiet,-q", options->quiet, "No messages but errors");
+  command->callback([&action, options] { action = [options] { return run(*options); }; });
+}
+
+}  // namespace vm_platform::vmp

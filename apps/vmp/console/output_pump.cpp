@@ -1,0 +1,113 @@
+#include "apps/vmp/console/output_pump.hpp"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <utility>
+
+namespace vm_platform::vmp {
+namespace {
+constexpr std::size_t kQueueLimit = 1 << 20;
+}
+
+OutputPump::OutputPump(int descriptor, std::string name, std::function<void()> on_failure)
+    : descriptor_(descriptor),
+      name_(std::move(name)),
+      on_failure_(std::move(on_failure)),
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      thread_([this] { body(); }) {}
+
+OutputPump::~OutputPump() {
+  {
+    const std::lock_guard lock(mutex_);
+    closing_ = abandoned_ = true;
+    changed_.notify_all();
+  }
+  wake();
+  thread_.join();
+  ::close(wake_);
+}
+
+void OutputPump::wake() const {
+  const std::uint64_t one = 1;
+  static_cast<void>(!::write(wake_, &one, sizeof one));
+}
+
+void OutputPump::push(std::span<const std::byte> bytes) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return queue_.size() < kQueueLimit || released_ || closing_ || error_ != 0; });
+  if (closing_ || error_ != 0) return;
+  queue_.insert(queue_.end(), bytes.begin(), bytes.end());
+  changed_.notify_all();
+}
+
+void OutputPump::release() {
+  const std::lock_guard lock(mutex_);
+  released_ = true;
+  changed_.notify_all();
+}
+
+void OutputPump::body() {
+  std::vector<std::byte> batch;
+  std::unique_lock lock(mutex_);
+  while (true) {
+    idle_ = true;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return !queue_.empty() || closing_; });
+    if (queue_.empty() || abandoned_) return;
+    idle_ = false;
+    batch.clear();
+    std::swap(batch, queue_);
+    changed_.notify_all();
+    for (std::size_t done = 0; done < batch.size() && !abandoned_;) {
+      lock.unlock();
+      // A pipe that polls writable takes PIPE_BUF bytes without blocking (pipe(7)), so this thread can always be woken.
+      pollfd waits[] = {{descriptor_, POLLOUT, 0}, {wake_, POLLIN, 0}};
+      ::poll(waits, 2, -1);
+      ssize_t count = 0;
+      int error = 0;
+      if (waits[0].revents != 0) {
+        count = ::write(descriptor_, batch.data() + done, std::min<std::size_t>(batch.size() - done, PIPE_BUF));
+        if (count < 0) error = errno;
+      }
+      lock.lock();
+      if (count > 0) {
+        done += static_cast<std::size_t>(count);
+        written_ += static_cast<std::uint64_t>(count);
+        changed_.notify_all();
+      } else if (error != 0 && error != EINTR && error != EAGAIN) {
+        error_ = error;
+        queue_.clear();
+        idle_ = true;
+        changed_.notify_all();
+        lock.unlock();
+        if (on_failure_) on_failure_();
+        return;
+      }
+    }
+  }
+}
+
+bool OutputPump::drain(std::chrono::milliseconds patience) {
+  std::unique_lock lock(mutex_);
+  closing_ = true;
+  changed_.notify_all();
+  const auto drained = [this] { return (queue_.empty() && idle_) || error_ != 0; };
+  while (!drained()) {
+    const std::uint64_t before = written_;
+    if (!changed_.wait_for(lock, patience, [&] { return drained() || written_ != before; })) return false;
+  }
+  return error_ == 0;
+}
+
+Result<void> OutputPump::status() const {
+  const std::lock_guard lock(mutex_);
+  if (error_ == 0) return {};
+  return fail(VmError::from_os(error_, "write console output to", name_));
+}
+
+}  // namespace vm_platform::vmp

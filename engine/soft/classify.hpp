@@ -1,0 +1,20 @@
+// Which instructions the translator copies, which it has a template for, and which C++ describes.
+#pragma once
+
+#include "engine/soft/instruction.hpp"
+
+namespace vm_platform::soft {
+
+enum class Treatment : std::uint8_t {
+  Copy,      ///< The host CPU runs it, with other registers and another memory operand.
+  Template,  ///< The translator writes what it does (templates.cpp).
+  Nothing,   ///< It has no effect that a guest can see.
+  Execute,   ///< semantics.hpp describes it, or it is invalid.
+};
+Treatment treatment_of(const Instruction& instruction);
+
+/// The state an instruction needs to be usable; what is missing decides between #NM and #UD.
+enum class FpuUse : std::uint8_t { None, X87, Wait, Mmx, Sse, Avx };
+FpuUse fpu_use_of(const Instruction& instruction);
+
+}  // namespace vm_platform::soft

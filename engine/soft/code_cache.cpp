@@ -1,0 +1,138 @@
+#include "engine/soft/code_cache.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace vm_platform::soft {
+
+Result<std::unique_ptr<CodeCache>> CodeCache::create(std::uint64_t guest_memory_end) {
+  auto memory = JitMemory::create(kCodeBytes);
+  if (!memory) return fail(memory.error());
+  return std::unique_ptr<CodeCache>(new CodeCache(std::move(*memory), guest_memory_end));
+}
+
+CodeCache::CodeCache(JitMemory memory, std::uint64_t guest_memory_end)
+    : pages(guest_memory_end),
+      memory_(std::move(memory)),
+      buckets_(std::make_unique<std::atomic<Block*>[]>(kBuckets)) {}
+
+std::size_t CodeCache::bucket(std::uint64_t physical, std::uint64_t rip) {
+  return ((physical ^ (rip << 7)) * 0x9e3779b97f4a7c15ULL) >> 48;
+}
+
+Block* CodeCache::find(std::uint64_t physical, std::uint64_t rip, std::uint64_t cs_base, const Mode& mode) const {
+  for (Block* block = buckets_[bucket(physical, rip)].load(std::memory_order_acquire); block != nullptr;
+       block = block->next.load(std::memory_order_acquire)) {
+    if (block->physical == physical && block->rip == rip && block->cs_base == cs_base && block->mode == mode)
+      return block;
+  }
+  return nullptr;
+}
+
+Block* CodeCache::block_at(std::uint64_t host_address) const {
+  const std::uint64_t offset = host_address - code_begin();
+  if (offset >= used_) return nullptr;
+  auto after = std::upper_bound(blocks_.begin(), blocks_.end(), offset,
+                                [](std::uint64_t at, const auto& block) { return at < block->code; });
+  if (after == blocks_.begin()) return nullptr;
+  Block* block = (after - 1)->get();
+  return offset - block->code < block->code_size ? block : nullptr;
+}
+
+std::uint32_t CodeCache::add_exit(Exit exit) {
+  auto& chunk = exits_[exit_count_ / kExitChunk];
+  if (chunk == nullptr) chunk = std::make_unique<Exit[]>(kExitChunk);
+  chunk[exit_count_ % kExitChunk] = std::move(exit);
+  return exit_count_++;
+}
+
+Block* CodeCache::add(std::unique_ptr<Block> owned) {
+  Block* block = owned.get();
+  used_ = static_cast<std::uint32_t>(round_up(used_ + block->code_size, 16));
+  translated_instructions += block->instructions;
+  ++translated_blocks;
+  by_page_[block->physical / 4096].push_back(block);
+  pages.mark(block->physical, block->first_page_bytes());
+  if (block->second_physical != 0) {
+    by_page_[block->second_physical / 4096].push_back(block);
+    pages.mark(block->second_physical & ~std::uint64_t{4095}, block->guest_size - block->first_page_bytes());
+  }
+  blocks_.push_back(std::move(owned));
+  std::atomic<Block*>& head = buckets_[bucket(block->physical, block->rip)];
+  block->next.store(head.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  head.store(block, std::memory_order_release);
+  return block;
+}
+
+void CodeCache::set_distance(std::uint32_t patch, std::uint32_t target) {
+  // Aligned, so one store: a CPU running through it sees the old target or the new one.
+  const std::uint32_t distance = target - (patch + 4);
+  __atomic_store_n(reinterpret_cast<std::uint32_t*>(memory_.writable() + patch), distance, __ATOMIC_RELEASE);
+}
+
+void CodeCache::link(std::uint32_t exit_number, Block& target) {
+  Exit& exit = this->exit(exit_number);
+  exit.to = &target;
+  target.incoming.push_back(exit_number);
+  set_distance(exit.patch, target.code);
+}
+
+std::vector<Block*> CodeCache::overlapping(std::uint64_t physical, std::uint64_t size) const {
+  std::vector<Block*> found;
+  const auto page = by_page_.find(physical / 4096);
+  if (page == by_page_.end()) return found;
+  for (Block* block : page->second) {
+    const bool second = block->second_physical != 0 && physical / 4096 == block->second_physical / 4096;
+    const std::uint64_t begin = second ? block->second_physical & ~std::uint64_t{4095} : block->physical;
+    const std::uint64_t length = second ? block->guest_size - block->first_page_bytes() : block->first_page_bytes();
+    if (begin < physical + size && physical < begin + length) found.push_back(block);
+  }
+  return found;
+}
+
+void CodeCache::remove(Block& block) {
+  ++invalidated_blocks;
+  block.valid = false;
+  std::atomic<Block*>* link = &buckets_[bucket(block.physical, block.rip)];
+  while (link->load() != &block) link = &link->load()->next;
+  link->store(block.next.load());
+
+  for (const std::uint64_t page : {block.physical / 4096, block.second_physical / 4096}) {
+    if (page == 0 && block.physical / 4096 != 0) continue;
+    auto entry = by_page_.find(page);
+    if (entry == by_page_.end()) continue;
+    std::erase(entry->second, &block);
+    std::uint64_t granules = 0;
+    for (const Block* other : entry->second) {
+      if (other->physical / 4096 == page) granules |= CodePages::bits(other->physical, other->first_page_bytes());
+      if (other->second_physical != 0 && other->second_physical / 4096 == page)
+        granules |= CodePages::bits(other->second_physical & ~std::uint64_t{4095},
+                                    other->guest_size - other->first_page_bytes());
+    }
+    pages.assign(page * 4096, granules);
+    if (entry->second.empty()) by_page_.erase(entry);
+  }
+  for (const std::uint32_t number : block.incoming) {
+    Exit& exit = this->exit(number);
+    if (exit.kind != Exit::Kind::SamePage || exit.to != &block) continue;
+    exit.to = nullptr;
+    set_distance(exit.patch, exit.stub);
+  }
+  for (std::uint32_t number = block.first_exit; number < block.first_exit + block.exits; ++number) {
+    Exit& exit = this->exit(number);
+    if (exit.to != nullptr) std::erase(exit.to->incoming, number);
+    exit.to = nullptr;
+  }
+}
+
+void CodeCache::clear() {
+  for (std::size_t i = 0; i < kBuckets; ++i) buckets_[i].store(nullptr, std::memory_order_relaxed);
+  for (const auto& [page, blocks] : by_page_) pages.assign(page * 4096, 0);
+  by_page_.clear();
+  blocks_.clear();
+  for (std::uint32_t number = 0; number < exit_count_; ++number) exit(number) = Exit{};
+  exit_count_ = 0;
+  used_ = 0;
+}
+
+}  // namespace vm_platform::soft

@@ -1,0 +1,146 @@
+#include "engine/soft/recode.hpp"
+
+namespace vm_platform::soft {
+
+std::optional<GprOperand> gpr_operand(const ZydisDecodedOperand& operand) {
+  if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) return std::nullopt;
+  const ZydisRegister reg = operand.reg.value;
+  const auto from = [reg](ZydisRegister first) { return static_cast<std::uint8_t>(reg - first); };
+  if (reg >= ZYDIS_REGISTER_AL && reg <= ZYDIS_REGISTER_BL) return GprOperand{from(ZYDIS_REGISTER_AL), 1, false};
+  if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH) return GprOperand{from(ZYDIS_REGISTER_AH), 1, true};
+  if (reg >= ZYDIS_REGISTER_SPL && reg <= ZYDIS_REGISTER_R15B)
+    return GprOperand{static_cast<std::uint8_t>(from(ZYDIS_REGISTER_SPL) + 4), 1, false};
+  if (reg >= ZYDIS_REGISTER_AX && reg <= ZYDIS_REGISTER_R15W) return GprOperand{from(ZYDIS_REGISTER_AX), 2, false};
+  if (reg >= ZYDIS_REGISTER_EAX && reg <= ZYDIS_REGISTER_R15D) return GprOperand{from(ZYDIS_REGISTER_EAX), 4, false};
+  if (reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15) return GprOperand{from(ZYDIS_REGISTER_RAX), 8, false};
+  return std::nullopt;
+}
+
+namespace {
+
+/// The full number (0 to 15) in each register field of the instruction, after replacement.
+struct Fields {
+  unsigned reg = 0, rm = 0, vvvv = 0, opcode_register = 0;
+  bool byte_register_needs_rex = false;  // SPL BPL SIL DIL
+};
+
+unsigned vector_number(ZydisRegister reg) {
+  const ZyanI8 id = ZydisRegisterGetId(reg);
+  return id < 0 ? 0 : static_cast<unsigned>(id);
+}
+
+Fields collect(const Instruction& instruction, const Recoding& recoding) {
+  Fields fields;
+  fields.reg = instruction.info.raw.modrm.reg;  // an opcode extension, unless an operand says otherwise
+  fields.rm = instruction.info.raw.modrm.rm;
+  fields.opcode_register = instruction.info.opcode & 7;
+  for (unsigned i = 0; i < instruction.info.operand_count_visible; ++i) {
+    const ZydisDecodedOperand& operand = instruction.operands[i];
+    if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) continue;
+    const auto gpr = gpr_operand(operand);
+    const auto number = [&](const std::optional<Host>& replacement) -> unsigned {
+      if (!gpr) return vector_number(operand.reg.value);
+      if (gpr->high) return gpr->number + 4u;
+      const unsigned host = replacement ? unsigned{*replacement} : unsigned{gpr->number};
+      if (gpr->bytes == 1 && host >= 4) fields.byte_register_needs_rex = true;
+      return host;
+    };
+    switch (operand.encoding) {
+      case ZYDIS_OPERAND_ENCODING_MODRM_REG: fields.reg = number(recoding.reg); break;
+      case ZYDIS_OPERAND_ENCODING_MODRM_RM: fields.rm = number(recoding.rm); break;
+      case ZYDIS_OPERAND_ENCODING_NDSNDD: fields.vvvv = number(recoding.vvvv); break;
+      case ZYDIS_OPERAND_ENCODING_OPCODE: fields.opcode_register = number(recoding.opcode_register); break;
+      default: break;
+    }
+  }
+  return fields;
+}
+
+bool opcode_holds_register(const Instruction& instruction) {
+  for (unsigned i = 0; i < instruction.info.operand_count_visible; ++i)
+    if (instruction.operands[i].encoding == ZYDIS_OPERAND_ENCODING_OPCODE) return true;
+  return false;
+}
+
+struct Target {
+  unsigned base = 0, index = 0;
+  bool has_index = false;
+};
+
+Target target_of(Recoding::Memory memory) {
+  switch (memory) {
+    case Recoding::Memory::R10R11: return {hR10, hR11, true};
+    case Recoding::Memory::R10: return {hR10, 0, false};
+    case Recoding::Memory::Rcx: return {hRcx, 0, false};
+    case Recoding::Memory::Rsi: return {hRsi, 0, false};
+    case Recoding::Memory::None: break;
+  }
+  return {};
+}
+
+void write_modrm(Emitter& out, const Fields& fields, bool memory, const Target& target) {
+  if (!memory) {
+    out.modrm(3, fields.reg, fields.rm);
+  } else if (target.has_index) {
+    out.modrm(0, fields.reg, 4);
+    out.u8((target.index & 7) << 3 | (target.base & 7));
+  } else {
+    out.modrm(0, fields.reg, target.base);
+  }
+}
+
+void write_immediates(Emitter& out, const Instruction& instruction) {
+  // Also the fourth register operand of some VEX forms, which stands in an immediate byte (always a vector register).
+  for (const auto& immediate : instruction.info.raw.imm)
+    if (immediate.size != 0) out.bytes(instruction.bytes + immediate.offset, immediate.size / 8);
+}
+
+}  // namespace
+
+bool recode(Emitter& out, const Instruction& instruction, const Recoding& recoding) {
+  const ZydisDecodedInstruction& info = instruction.info;
+  const bool has_modrm = (info.attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0;
+  const bool memory = has_modrm && info.raw.modrm.mod != 3;
+  const Target target = target_of(recoding.memory);
+  const Fields fields = collect(instruction, recoding);
+  const unsigned rm_bits = memory ? target.base : has_modrm ? fields.rm : fields.opcode_register;
+
+  if (info.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+    const unsigned map = info.opcode_map == ZYDIS_OPCODE_MAP_0F ? 1 : info.opcode_map == ZYDIS_OPCODE_MAP_0F38 ? 2 : 3;
+    out.u8(0xc4);
+    out.u8((fields.reg > 7 ? 0u : 0x80u) | (memory && target.index > 7 ? 0u : 0x40u) | (rm_bits > 7 ? 0u : 0x20u) |
+           map);
+    out.u8(static_cast<unsigned>(info.raw.vex.W) << 7 | (~fields.vvvv & 15) << 3 |
+           static_cast<unsigned>(info.raw.vex.L) << 2 | info.raw.vex.pp);
+    out.u8(info.opcode);
+    if (has_modrm) write_modrm(out, fields, memory, target);
+    write_immediates(out, instruction);
+    return true;
+  }
+  if (info.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) return false;
+
+  for (unsigned i = 0; i < info.raw.prefix_count; ++i) {
+    switch (info.raw.prefixes[i].value) {
+      case 0x66:
+      case 0xf0:
+      case 0xf2:
+      case 0xf3: out.u8(info.raw.prefixes[i].value); break;
+      default: break;  // segment and address size are in the new operand; REX is made anew
+    }
+  }
+  out.rex_rxb(info.raw.rex.W != 0, has_modrm ? fields.reg : 0, memory ? target.index : 0, rm_bits,
+              fields.byte_register_needs_rex);
+  switch (info.opcode_map) {
+    case ZYDIS_OPCODE_MAP_DEFAULT: break;
+    case ZYDIS_OPCODE_MAP_0F: out.u8(0x0f); break;
+    case ZYDIS_OPCODE_MAP_0F38: out.u8(0x0f), out.u8(0x38); break;
+    case ZYDIS_OPCODE_MAP_0F3A: out.u8(0x0f), out.u8(0x3a); break;
+    default: return false;
+  }
+  out.u8(opcode_holds_register(instruction) ? (info.opcode & 0xf8u) | (fields.opcode_register & 7) : info.opcode);
+  if (has_modrm) write_modrm(out, fields, memory, target);
+  write_immediates(out, instruction);
+  return true;
+}
+
+}  // namespace vm_platform::soft

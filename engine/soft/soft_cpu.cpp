@@ -1,0 +1,466 @@
+#include "engine/soft/soft_cpu.hpp"
+
+#include <ctime>
+
+#include "engine/soft/classify.hpp"
+#include "engine/soft/mmu.hpp"
+#include "engine/soft/native_fault.hpp"
+#include "engine/soft/page_walk.hpp"
+#include "engine/soft/translator.hpp"
+
+namespace vm_platform::soft {
+
+SoftCpu::SoftCpu(const EngineEnvironment& env, const EngineOptions& opts, CpuInterruptController& interrupts,
+                 CodeCache& cache, World& shared, unsigned number)
+    : Cpu(env, opts, interrupts, cache, cache.pages, number),
+      links(reinterpret_cast<std::byte*>(static_cast<CpuContext*>(this)), vmp_soft_thunk_table[kThunkLink]),
+      world(shared) {
+  prepare_context(*this);
+  links.add_slots(0, cache.exit_count());
+}
+
+// ---- asked for by other threads -----------------------------------------------------------------------------------
+
+void SoftCpu::request_poll() noexcept { __atomic_store_n(&poll, 1, __ATOMIC_SEQ_CST); }
+
+void SoftCpu::wake() noexcept {
+  request_poll();
+  const std::lock_guard lock(sleep_mutex_);
+  if (sleeping_) sleep_condition_.notify_all();
+}
+
+void SoftCpu::sleep() {
+  ++counters.halts;
+  world.leave();
+  {
+    std::unique_lock lock(sleep_mutex_);
+    sleeping_ = true;
+    sleep_condition_.wait(lock, [this] { return __atomic_load_n(&poll, __ATOMIC_SEQ_CST) != 0; });
+    sleeping_ = false;
+  }
+  world.enter();
+}
+
+// ---- the run loop -------------------------------------------------------------------------------------------------
+
+VcpuExit SoftCpu::run() {
+  const GsBinding binding(*this);
+  const NativeFaultScope native_faults(*this, code);
+  world.enter();
+  VcpuExit exit;
+  for (;;) {
+    if (__atomic_load_n(&poll, __ATOMIC_RELAXED) != 0 && handle_events(exit) == Next::Return) break;
+    if (run_state != RunState::Running) {
+      sleep();
+      continue;
+    }
+    try {
+      if (halted) {
+        const bool wake_up = (system_flags & rflags::kInterrupt) != 0 && controller.has_interrupt();
+        if (!wake_up && !(nmi && !nmi_masked)) {
+          sleep();
+          continue;
+        }
+        halted = false;
+        check_interrupts_ = true;
+      }
+      if (check_interrupts_ && !interrupt_shadow) take_interrupt();
+      step();
+    } catch (const GuestFault& fault) {
+      pending_count = 0;
+      ++counters.exceptions;
+      try {
+        deliver_exception(*this, fault);
+        check_interrupts_ = true;
+      } catch (const TripleFault&) {
+        exit = {VcpuExit::Kind::TripleFault, {}};
+        break;
+      }
+    } catch (const TripleFault&) {
+      exit = {VcpuExit::Kind::TripleFault, {}};
+      break;
+    } catch (const VmError& error) {
+      exit = {VcpuExit::Kind::Failed, error.message()};
+      break;
+    }
+  }
+  world.leave();
+  return exit;
+}
+
+SoftCpu::Next SoftCpu::handle_events(VcpuExit& exit) {
+  __atomic_store_n(&poll, 0, __ATOMIC_SEQ_CST);
+  world.safepoint();
+  check_interrupts_ = true;
+  if (kicked.exchange(false)) {
+    // Whatever else was asked for is looked at when run() is called again.
+    __atomic_store_n(&poll, 1, __ATOMIC_SEQ_CST);
+    exit = {VcpuExit::Kind::Kicked, {}};
+    return Next::Return;
+  }
+  if (init.exchange(false)) {
+    startup_vector = -1;
+    run_state = RunState::WaitForStartup;
+    halted = false;
+  }
+  if (run_state == RunState::WaitForStartup) {
+    const int vector = startup_vector.exchange(-1);
+    if (vector >= 0) {
+      reset();
+      segments[kCs].selector = static_cast<std::uint16_t>(vector << 8);
+      segments[kCs].base = static_cast<std::uint64_t>(vector) << 12;
+      rip = 0;
+      run_state = RunState::Running;
+    }
+  }
+  return Next::Go;
+}
+
+void SoftCpu::take_interrupt() {
+  check_interrupts_ = false;
+  if (nmi && !nmi_masked) {
+    nmi = false;
+    halted = false;
+    deliver_interrupt(*this, static_cast<std::uint8_t>(Vector::Nmi), true);
+    check_interrupts_ = true;
+    return;
+  }
+  if ((system_flags & rflags::kInterrupt) == 0 || !controller.has_interrupt()) return;
+  if (const auto vector = controller.acknowledge()) {
+    ++counters.interrupts;
+    deliver_interrupt(*this, *vector);
+    check_interrupts_ = true;
+  }
+}
+
+std::uint64_t SoftCpu::fetch_address(std::uint64_t at) const {
+  if (in_64bit()) {
+    if (static_cast<std::uint64_t>(static_cast<std::int64_t>(at << 16) >> 16) != at && (cr4 & cr4::kLa57) == 0)
+      raise(Vector::GeneralProtection, 0);
+    return at;
+  }
+  if (at > segments[kCs].limit) raise(Vector::GeneralProtection, 0);
+  return (segments[kCs].base + at) & 0xffffffff;
+}
+
+void SoftCpu::step() {
+  Mode mode = current_mode(*this);
+  const bool single_step = (system_flags & rflags::kTrap) != 0;
+  if (interrupt_shadow || retry_checked_) mode.checked = true;
+  interrupt_shadow = false;
+  retry_checked_ = false;
+  if (!mode.checked) {
+    links.use_mode(mode);
+    if (const std::uint64_t known = links.find_jump(rip, mode)) {
+      vmp_soft_enter(reinterpret_cast<const std::byte*>(known));
+      after_block(mode);
+      return;
+    }
+  }
+  Block& block = find_block(rip, mode);
+  if (mode.checked) {
+    run_block(block);
+    if (single_step && !interrupt_shadow) throw GuestFault{Vector::Debug, {}, 0, 1U << 14};
+    return;
+  }
+  vmp_soft_enter(code.executable(block));
+  after_block(mode);
+}
+
+void SoftCpu::run_block(Block& block) {
+  const Mode mode = block.mode;
+  if (block.locked && !alone) {
+    const World::Lock lock(world);
+    const World::Stop stop(world);
+    vmp_soft_enter(code.executable(block));
+    commit_writes();
+  } else {
+    vmp_soft_enter(code.executable(block));
+  }
+  after_block(mode);
+}
+
+void SoftCpu::after_block(const Mode& mode) {
+  ++counters.exits;
+  const auto reason = static_cast<ExitReason>(exit_reason);
+  switch (reason) {
+    case ExitReason::Link:
+      commit_writes();
+      on_link(static_cast<std::uint32_t>(exit_value), mode);
+      return;
+    case ExitReason::Indirect: on_indirect(mode); return;
+    case ExitReason::Execute:
+      commit_writes();
+      on_execute(static_cast<std::uint32_t>(exit_value));
+      return;
+    case ExitReason::Poll: rip = rip_of(exit_value, static_cast<std::uint32_t>(scratch[8]) >> kInfoRipShift); return;
+    case ExitReason::Checked:
+      rip = rip_of(exit_value, static_cast<std::uint32_t>(scratch[8]) >> kInfoRipShift);
+      retry_checked_ = true;
+      return;
+    case ExitReason::PageFault:
+      rip = rip_of(exit_value, static_cast<std::uint32_t>(scratch[8]) >> kInfoRipShift);
+      throw GuestFault{Vector::PageFault, fault_error, fault_address};
+    case ExitReason::NativeFault:
+      pending_count = 0;
+      on_native_fault();
+      return;
+    case ExitReason::AccessFault: {
+      // Checked blocks begin with the instruction, so rip is still its address.
+      pending_count = 0;
+      const GuestFault fault = *pending_fault;
+      pending_fault.reset();
+      throw fault;
+    }
+  }
+  throw VmError(ErrorCode::Status, "run generated code", "exit " + std::to_string(exit_reason), "unknown");
+}
+
+std::uint64_t SoftCpu::rip_of(std::uint64_t host_pc, std::uint32_t offset) const {
+  const Block* block = code.block_at(host_pc - 1);  // a return address: it may be the first byte after the block
+  if (block == nullptr) throw VmError(ErrorCode::Status, "find the block of", "a host address", "there is none");
+  return block->rip + offset;
+}
+
+void SoftCpu::on_link(std::uint32_t number, const Mode& mode) {
+  rip = code.exit(number).target_rip;
+  if (mode.checked || code.exit(number).kind == Exit::Kind::Checked) return;
+  Block* from = code.exit(number).from;
+  Block& target = find_block(rip, mode);
+  const World::Lock lock(world);
+  // Taking the lock may have let another CPU remove either block.
+  Exit& exit = code.exit(number);
+  if (!from->valid || exit.from != from || !target.valid) return;
+  if (exit.kind == Exit::Kind::SamePage) {
+    if (exit.to != &target && target.second_physical == 0) code.link(number, target);
+  } else if (exit.kind == Exit::Kind::OtherPage) {
+    if (exit.to != &target) {
+      exit.to = &target;
+      target.incoming.push_back(number);
+    }
+    links.set_slot(number, reinterpret_cast<std::uint64_t>(code.executable(target)), target,
+                   page_is_global(target.rip));
+  }
+}
+
+void SoftCpu::on_indirect(const Mode& mode) {
+  const auto info = static_cast<std::uint32_t>(scratch[8]);
+  const std::uint64_t target = exit_value;
+  const auto adjustment = static_cast<std::int32_t>(info << 14) >> 14;
+  rip = rip_of(scratch[9], info >> kJumpInfoRipShift);
+  (void)fetch_address(target);  // a target that cannot be is the jump's own fault
+  commit_writes();
+  std::uint64_t& stack = gpr[kRsp];
+  const std::uint64_t moved = stack + static_cast<std::uint64_t>(static_cast<std::int64_t>(adjustment));
+  stack = mode.stack_bytes == 8   ? moved
+          : mode.stack_bytes == 4 ? moved & 0xffffffff
+                                  : (stack & ~std::uint64_t{0xffff}) | (moved & 0xffff);
+  rip = target;
+  if (mode.checked) return;
+  Block& block = find_block(rip, mode);
+  links.set_jump(rip, mode, reinterpret_cast<std::uint64_t>(code.executable(block)), block, page_is_global(rip));
+}
+
+void SoftCpu::on_execute(std::uint32_t number) {
+  Exit& exit = code.exit(number);
+  rip = exit.target_rip;
+  if (exit.kind == Exit::Kind::Retry) {
+    retry_checked_ = true;
+    return;
+  }
+  const Instruction& instruction = *exit.instruction;
+  raise_if_unusable(instruction);
+  execute(*this, instruction);
+  check_interrupts_ = true;
+}
+
+void SoftCpu::raise_if_unusable(const Instruction& instruction) {
+  const bool emulated = (cr0 & cr0::kEmulation) != 0, switched = (cr0 & cr0::kTaskSwitched) != 0;
+  switch (fpu_use_of(instruction)) {
+    case FpuUse::None: return;
+    case FpuUse::X87:
+      if (emulated || switched) raise(Vector::DeviceNotAvailable);
+      return;
+    case FpuUse::Wait:
+      if (switched && (cr0 & cr0::kMonitorCoprocessor) != 0) raise(Vector::DeviceNotAvailable);
+      return;
+    case FpuUse::Mmx:
+      if (emulated) raise(Vector::InvalidOpcode);
+      if (switched) raise(Vector::DeviceNotAvailable);
+      return;
+    case FpuUse::Sse:
+      if (emulated || (cr4 & cr4::kOsfxsr) == 0) raise(Vector::InvalidOpcode);
+      if (switched) raise(Vector::DeviceNotAvailable);
+      return;
+    case FpuUse::Avx:
+      if ((cr4 & cr4::kOsxsave) == 0 || (xcr0 & 6) != 6) raise(Vector::InvalidOpcode);
+      if (switched) raise(Vector::DeviceNotAvailable);
+      return;
+  }
+}
+
+void SoftCpu::on_native_fault() {
+  const std::uint64_t host_pc = exit_value, trap = scratch[12];
+  Block* block = code.block_at(host_pc);
+  if (block == nullptr) throw VmError(ErrorCode::Status, "handle a host exception", "outside of every block", "");
+  // The bytes are unchanged (else the block would have been removed), so translating them again leads to the place.
+  const std::byte* first = mmu.memory.host(Gpa(block->physical), block->first_page_bytes());
+  std::span<const std::uint8_t> second;
+  const std::uint64_t second_page = block->second_physical & ~std::uint64_t{4095};
+  if (block->second_physical != 0)
+    second = {reinterpret_cast<const std::uint8_t*>(mmu.memory.host(Gpa(second_page), 4096)), 4096};
+  const CodeBytes bytes{{reinterpret_cast<const std::uint8_t*>(first), 4096 - (block->physical & 4095)},
+                        second,
+                        block->physical,
+                        block->second_physical};
+  Translator translator(code, block->mode, block->rip, block->cs_base, bytes);
+  const auto offset = translator.locate(*block, static_cast<std::uint32_t>(host_pc - code.code_begin()) - block->code);
+  rip = block->rip + offset.value_or(0);
+  switch (trap) {
+    case 0: raise(Vector::DivideError);
+    case 6: raise(Vector::InvalidOpcode);
+    case 12: raise(Vector::StackFault, 0);
+    case 13: raise(Vector::GeneralProtection, 0);
+    case 16: raise(Vector::X87Error);
+    case 17: raise(Vector::AlignmentCheck, 0);
+    case 19: raise(Vector::SimdError);
+    default: break;
+  }
+  throw VmError(ErrorCode::Status, "handle a host exception", "number " + std::to_string(trap),
+                "generated code does not raise it");
+}
+
+// ---- blocks -------------------------------------------------------------------------------------------------------
+
+bool SoftCpu::page_is_global(std::uint64_t at) const {
+  const TlbEntry& entry = mmu.entries[(at >> 12) % MmuState::kEntries];
+  return entry.page == at >> 12 && (entry.flags & TlbEntry::kGlobal) != 0;
+}
+
+Block& SoftCpu::find_block(std::uint64_t at, const Mode& mode) {
+  const std::uint64_t linear = fetch_address(at);
+  const WalkResult result = walk(*this, linear, false, true, cpl == 3 ? Walker::User : Walker::SupervisorOpen);
+  if (result.status == WalkStatus::Fault) throw GuestFault{Vector::PageFault, result.error_code, linear};
+  if (result.status == WalkStatus::NotCanonical) raise(Vector::GeneralProtection, 0);
+  if (result.entry->host == nullptr)
+    throw VmError(ErrorCode::Unsupported, "run guest code", "outside of RAM", "nothing to execute there");
+  const std::uint64_t physical = result.entry->physical | (linear & 4095);
+  const std::uint64_t cs_base = in_64bit() ? 0 : segments[kCs].base;
+  if (Block* block = code.find(physical, at, cs_base, mode)) {
+    if (block->second_physical == 0) return *block;
+    // It goes on in the next page: that one must still be where it was.
+    const std::uint64_t next_page = (linear & ~std::uint64_t{4095}) + 4096;
+    const WalkResult next = walk(*this, next_page, false, true, cpl == 3 ? Walker::User : Walker::SupervisorOpen);
+    if (next.status == WalkStatus::Fault) throw GuestFault{Vector::PageFault, next.error_code, next_page};
+    if (next.status == WalkStatus::Done && next.entry->physical == (block->second_physical & ~std::uint64_t{4095}))
+      return *block;
+    invalidate_code(world, code, physical, 1, true);
+  }
+  return translate(linear, at, cs_base, mode);
+}
+
+namespace {
+
+/// No CPU may go on writing directly to a page that code is being translated from.
+void revoke_writes(World& world, const std::byte* host_page) {
+  const auto host = reinterpret_cast<std::uint64_t>(host_page);
+  for (SoftCpu* cpu : world.cpus) {
+    for (TlbSet& set : cpu->tlb) {
+      if (set.used == 0) continue;
+      for (unsigned slot = 0; slot < kTlbEntries; ++slot) {
+        const std::uint64_t page = 0 - set.write_tag[slot];
+        if (page + set.addend[slot] == host) set.write_tag[slot] = slot == 0 ? ~std::uint64_t{0xfff} : 0;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+Block& SoftCpu::translate(std::uint64_t linear, std::uint64_t at, std::uint64_t cs_base, const Mode& mode) {
+  const auto fetch = [&](std::uint64_t page) -> const TlbEntry& {
+    const WalkResult result = walk(*this, page, false, true, cpl == 3 ? Walker::User : Walker::SupervisorOpen);
+    if (result.status == WalkStatus::Fault) throw GuestFault{Vector::PageFault, result.error_code, page};
+    if (result.status == WalkStatus::NotCanonical) raise(Vector::GeneralProtection, 0);
+    if (result.entry->host == nullptr)
+      throw VmError(ErrorCode::Unsupported, "run guest code", "outside of RAM", "nothing to execute there");
+    return *result.entry;
+  };
+  const World::Lock lock(world);
+  if (code.nearly_full()) {
+    const World::Stop stop(world);
+    for (SoftCpu* cpu : world.cpus) cpu->links.drop_all();
+    code.clear();
+  }
+  const TlbEntry first = fetch(linear);
+  const unsigned offset = static_cast<unsigned>(linear & 4095);
+  CodeBytes bytes{
+      {reinterpret_cast<const std::uint8_t*>(first.host) + offset, 4096 - offset}, {}, first.physical | offset, 0};
+  if (Block* block = code.find(bytes.physical, at, cs_base, mode); block != nullptr && block->second_physical == 0)
+    return *block;
+  std::optional<World::Stop> stop;
+  const auto watch = [&](const TlbEntry& page) {
+    if (code.pages.has_code(page.physical)) return;
+    if (!stop && !alone) stop.emplace(world);
+    revoke_writes(world, page.host);
+  };
+  watch(first);
+  Block* block = Translator(code, mode, at, cs_base, bytes).translate();
+  if (block == nullptr) {
+    const TlbEntry second = fetch((linear & ~std::uint64_t{4095}) + 4096);
+    bytes.second = {reinterpret_cast<const std::uint8_t*>(second.host), 4096};
+    bytes.second_physical = second.physical | 1;  // never 0; the address of the page is what counts
+    watch(second);
+    block = Translator(code, mode, at, cs_base, bytes).translate();
+  }
+  for (SoftCpu* cpu : world.cpus) cpu->links.add_slots(block->first_exit, block->exits);
+  return *block;
+}
+
+void invalidate_code(World& world, CodeCache& cache, std::uint64_t physical, std::uint64_t size, bool inside) {
+  const World::Lock lock(world, inside);
+  const World::Stop stop(world, inside);
+  cache.invalidate(physical, size, [&](const Block& block) {
+    const auto address = reinterpret_cast<std::uint64_t>(cache.executable(block));
+    for (SoftCpu* cpu : world.cpus) {
+      for (const std::uint32_t number : block.incoming)
+        if (cache.exit(number).kind == Exit::Kind::OtherPage) cpu->links.clear_slot(number);
+      cpu->links.clear_jump(block, address);
+    }
+  });
+}
+
+// ---- checked accesses ---------------------------------------------------------------------------------------------
+
+void SoftCpu::commit_writes() {
+  const unsigned count = pending_count;
+  pending_count = 0;
+  for (unsigned i = 0; i < count; ++i) {
+    const PendingWrite& write = pending_writes[i];
+    write_linear(*this, write.linear, write.data, write.size);
+  }
+}
+
+std::byte* vmp_soft_checked_access(CpuContext* context, std::uint64_t offset, std::uint32_t info) noexcept {
+  SoftCpu& cpu = *static_cast<SoftCpu*>(context);
+  const unsigned size = info & 0x7f, number = (info >> kInfoIndexShift) & 3;
+  const auto segment = static_cast<SegmentRegister>((info >> kInfoSegmentShift) & 7);
+  const bool write = (info & kInfoWrite) != 0;
+  try {
+    const std::uint64_t linear = linear_address(cpu, segment, offset, size, write);
+    const bool aligned = (linear & (size - 1)) == 0 || size > 8 || (size & (size - 1)) != 0;
+    if (!aligned && cpu.cpl == 3 && (cpu.cr0 & cr0::kAlignmentMask) != 0 &&
+        (cpu.system_flags & rflags::kAlignmentCheck) != 0)
+      raise(Vector::AlignmentCheck, 0);
+    std::uint8_t* slot = cpu.bounce[number] + (linear & 63);
+    if (write) check_write(cpu, linear, size);
+    if ((info & kInfoRead) != 0) read_linear(cpu, linear, slot, size);
+    if (write) cpu.pending_writes[cpu.pending_count++] = {linear, size, slot};
+    return reinterpret_cast<std::byte*>(slot);
+  } catch (const GuestFault& fault) {
+    cpu.pending_fault = fault;
+    return nullptr;
+  }
+}
+
+}  // namespace vm_platform::soft

@@ -1,0 +1,78 @@
+// A CPU of the software engine: the context plus what its generated code jumps through, and the run loop.
+#pragma once
+
+#include <atomic>
+#include <bitset>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/soft/code_cache.hpp"
+#include "engine/soft/cpu.hpp"
+#include "engine/soft/entry.hpp"
+#include "engine/soft/links.hpp"
+#include "engine/soft/semantics.hpp"
+#include "engine/soft/world.hpp"
+
+namespace vm_platform::soft {
+
+/// A write made to the bounce buffer in a checked block, to be made in guest memory when the instruction has ended.
+struct PendingWrite {
+  std::uint64_t linear = 0;
+  std::uint32_t size = 0;
+  const std::uint8_t* data = nullptr;
+};
+
+class SoftCpu final : public Cpu {
+ public:
+  SoftCpu(const EngineEnvironment& environment, const EngineOptions& options, CpuInterruptController& controller,
+          CodeCache& cache, World& world, unsigned index);
+
+  VcpuExit run();
+
+  // Thread-safe.
+  void request_poll() noexcept;
+  void wake() noexcept;
+  std::atomic<bool> kicked = false, nmi = false, init = false;
+  std::atomic<int> startup_vector = -1;
+  std::atomic<RunState> run_state = RunState::Running;
+
+  Links links;
+  World& world;
+  std::optional<GuestFault> pending_fault;
+  PendingWrite pending_writes[3];
+  unsigned pending_count = 0;
+
+ private:
+  enum class Next : std::uint8_t { Go, Return };
+  Next handle_events(VcpuExit& exit);
+  void sleep();
+  void take_interrupt();
+  void step();
+  void run_block(Block& block);
+  void after_block(const Mode& mode);
+  Block& find_block(std::uint64_t rip, const Mode& mode);
+  Block& translate(std::uint64_t linear, std::uint64_t rip, std::uint64_t cs_base, const Mode& mode);
+  std::uint64_t fetch_address(std::uint64_t rip) const;
+  void on_link(std::uint32_t number, const Mode& mode);
+  void on_indirect(const Mode& mode);
+  void on_execute(std::uint32_t number);
+  void on_native_fault();
+  void raise_if_unusable(const Instruction& instruction);
+  void commit_writes();
+  [[nodiscard]] bool page_is_global(std::uint64_t at) const;
+  [[nodiscard]] std::uint64_t rip_of(std::uint64_t host_pc, std::uint32_t offset) const;
+
+  bool retry_checked_ = false;
+  bool check_interrupts_ = true;
+  std::mutex sleep_mutex_;
+  std::condition_variable sleep_condition_;
+  bool sleeping_ = false;
+};
+
+/// Invalidates translated code in [physical, physical + size) on all CPUs. `inside`: called by a CPU's thread.
+void invalidate_code(World& world, CodeCache& cache, std::uint64_t physical, std::uint64_t size, bool inside);
+
+}  // namespace vm_platform::soft

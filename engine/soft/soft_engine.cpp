@@ -1,0 +1,212 @@
+#include <cpuid.h>
+#include <pthread.h>
+
+#include <cstring>
+#include <ctime>
+#include <new>
+#include <vm_platform/memory.hpp>
+
+#include "engine/soft/mmu.hpp"
+#include "engine/soft/page_walk.hpp"
+#include "engine/soft/soft_cpu.hpp"
+#include "engine/soft/translator.hpp"
+
+namespace vm_platform {
+namespace {
+
+using namespace soft;
+
+/// What generated code takes for granted of the host.
+Result<void> check_host() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  const auto missing = [](const char* what) {
+    return fail(VmError(ErrorCode::Unsupported, "start the software engine on", "this host",
+                        std::string("its CPU has no ") + what)
+                    .with_hint("use a host CPU of 2013 or later (x86-64-v3)"));
+  };
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & (1U << 27)) == 0) return missing("XSAVE");
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (b & (1U << 8)) == 0) return missing("BMI2");
+  return {};
+}
+
+/// XSAVE components that are enabled on the host and that the guest may have: x87, SSE, AVX.
+std::uint64_t host_components() {
+  std::uint32_t low = 0, high = 0;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low & 7;
+}
+
+class SoftVcpu final : public Vcpu {
+ public:
+  SoftVcpu(MappedMemory mapping, SoftCpu& cpu) : mapping_(std::move(mapping)), cpu_(cpu) {}
+  ~SoftVcpu() override {
+    std::erase(cpu_.world.cpus, &cpu_);
+    cpu_.~SoftCpu();
+  }
+  SoftVcpu(const SoftVcpu&) = delete;
+  SoftVcpu& operator=(const SoftVcpu&) = delete;
+
+  VcpuExit run() override {
+    clockid_t clock{};
+    if (::pthread_getcpuclockid(::pthread_self(), &clock) == 0) clock_.store(clock, std::memory_order_release);
+    cpu_.alone = cpu_.world.cpus.size() == 1;
+    VcpuExit exit = cpu_.run();
+    cpu_time_ = guest_ns();
+    clock_.store(0, std::memory_order_release);
+    return exit;
+  }
+  void kick() noexcept override {
+    cpu_.kicked = true;
+    cpu_.wake();
+  }
+  void interrupt_pending() noexcept override { cpu_.wake(); }
+  void raise_nmi() noexcept override {
+    cpu_.nmi = true;
+    cpu_.wake();
+  }
+  void raise_init() noexcept override {
+    cpu_.init = true;
+    cpu_.wake();
+  }
+  void raise_startup(std::uint8_t vector) noexcept override {
+    cpu_.startup_vector = vector;
+    cpu_.wake();
+  }
+
+  CpuState state() const override;
+  Result<void> set_state(const CpuState& state) override;
+  [[nodiscard]] VcpuStats stats() const noexcept override {
+    VcpuStats stats = cpu_.counters;
+    stats.guest_ns = guest_ns();
+    return stats;
+  }
+
+ private:
+  [[nodiscard]] std::uint64_t guest_ns() const noexcept {
+    const clockid_t clock = clock_.load(std::memory_order_acquire);
+    timespec time{};
+    if (clock == 0 || ::clock_gettime(clock, &time) != 0) return cpu_time_;
+    return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(time.tv_nsec);
+  }
+
+  MappedMemory mapping_;
+  SoftCpu& cpu_;
+  std::atomic<clockid_t> clock_ = 0;
+  std::atomic<std::uint64_t> cpu_time_ = 0;
+};
+
+/// MSRs that CpuState carries in its list.
+struct NamedMsr {
+  std::uint32_t index;
+  std::uint64_t CpuContext::* value;
+};
+constexpr NamedMsr kMsrs[] = {
+    {0xc0000081, &CpuContext::star},    {0xc0000082, &CpuContext::lstar},          {0xc0000083, &CpuContext::cstar},
+    {0xc0000084, &CpuContext::sfmask},  {0xc0000102, &CpuContext::kernel_gs_base}, {0x174, &CpuContext::sysenter_cs},
+    {0x175, &CpuContext::sysenter_esp}, {0x176, &CpuContext::sysenter_eip},        {0x277, &CpuContext::pat},
+    {0xc0000103, &CpuContext::tsc_aux}, {0x3b, &CpuContext::tsc_adjust},           {0x1a0, &CpuContext::misc_enable},
+};
+
+CpuState SoftVcpu::state() const {
+  CpuState state;
+  std::memcpy(state.gpr.data(), cpu_.gpr, sizeof cpu_.gpr);
+  state.rip = cpu_.rip;
+  state.rflags = cpu_.flags();
+  for (unsigned i = 0; i < 6; ++i) state.segments[i] = cpu_.segments[i];
+  state.ldtr = cpu_.ldtr, state.tr = cpu_.tr, state.gdtr = cpu_.gdtr, state.idtr = cpu_.idtr;
+  state.cr0 = cpu_.cr0, state.cr2 = cpu_.cr2, state.cr3 = cpu_.cr3, state.cr4 = cpu_.cr4;
+  state.cr8 = cpu_.controller.task_priority();
+  state.efer = cpu_.efer, state.xcr0 = cpu_.xcr0;
+  for (unsigned i = 0; i < 4; ++i) state.debug_address[i] = cpu_.debug_address[i];
+  state.dr6 = cpu_.dr6, state.dr7 = cpu_.dr7;
+  std::memcpy(state.xsave.data(), cpu_.xsave, sizeof cpu_.xsave);
+  for (const NamedMsr& msr : kMsrs) state.msrs.push_back({msr.index, cpu_.*msr.value});
+  state.run_state = cpu_.halted ? RunState::Halted : cpu_.run_state.load();
+  state.nmi_pending = cpu_.nmi, state.nmi_masked = cpu_.nmi_masked, state.interrupt_shadow = cpu_.interrupt_shadow;
+  return state;
+}
+
+Result<void> SoftVcpu::set_state(const CpuState& state) {
+  if ((state.cr0 & cr0::kPaging) != 0 && (state.cr0 & cr0::kProtection) == 0)
+    return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU", "CR0.PG without CR0.PE");
+  if ((state.xcr0 & ~cpu_.fpu_mask) != 0 || (state.xcr0 & 1) == 0)
+    return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU", "XCR0 names state this host does not have");
+  std::memcpy(cpu_.gpr, state.gpr.data(), sizeof cpu_.gpr);
+  cpu_.rip = state.rip;
+  cpu_.set_flags(state.rflags);
+  for (unsigned i = 0; i < 6; ++i) cpu_.segments[i] = state.segments[i];
+  cpu_.ldtr = state.ldtr, cpu_.tr = state.tr, cpu_.gdtr = state.gdtr, cpu_.idtr = state.idtr;
+  cpu_.cr0 = state.cr0, cpu_.cr2 = state.cr2, cpu_.cr3 = state.cr3, cpu_.cr4 = state.cr4;
+  cpu_.controller.set_task_priority(static_cast<std::uint8_t>(state.cr8));
+  cpu_.efer = state.efer, cpu_.xcr0 = state.xcr0;
+  for (unsigned i = 0; i < 4; ++i) cpu_.debug_address[i] = state.debug_address[i];
+  cpu_.dr6 = state.dr6, cpu_.dr7 = state.dr7;
+  std::memcpy(cpu_.xsave, state.xsave.data(), sizeof cpu_.xsave);
+  cpu_.xsave[512] |= 7;  // all components present: see CpuContext::xsave
+  for (const MsrValue& value : state.msrs)
+    for (const NamedMsr& msr : kMsrs)
+      if (msr.index == value.index) cpu_.*msr.value = value.value;
+  cpu_.cpl = static_cast<std::uint8_t>(cpu_.real_mode() ? 0 : cpu_.virtual_8086() ? 3 : cpu_.segments[kSs].dpl());
+  cpu_.halted = state.run_state == RunState::Halted;
+  cpu_.run_state = cpu_.halted ? RunState::Running : state.run_state;
+  cpu_.nmi = state.nmi_pending, cpu_.nmi_masked = state.nmi_masked, cpu_.interrupt_shadow = state.interrupt_shadow;
+  flush_tlb(cpu_);
+  return {};
+}
+
+class SoftEngine final : public Engine, private GuestWriteObserver {
+ public:
+  SoftEngine(const EngineEnvironment& environment, const EngineOptions& options, std::unique_ptr<CodeCache> cache)
+      : environment_(environment), options_(options), cache_(std::move(cache)) {
+    environment_.memory->set_write_observer(this);
+  }
+  ~SoftEngine() override { environment_.memory->set_write_observer(nullptr); }
+  SoftEngine(const SoftEngine&) = delete;
+  SoftEngine& operator=(const SoftEngine&) = delete;
+
+  [[nodiscard]] std::string name() const override { return "soft"; }
+
+  Result<std::unique_ptr<Vcpu>> create_vcpu(unsigned index, CpuInterruptController& controller) override {
+    auto mapping = MappedMemory::create_private(kCpuMappingBytes);
+    if (!mapping) return fail(mapping.error());
+    static_assert(sizeof(SoftCpu) <= kJumpCacheOffset);
+    auto* cpu = ::new (mapping->data()) SoftCpu(environment_, options_, controller, *cache_, world_, index);
+    cpu->fpu_mask = host_components();
+    cpu->tsc_offset = environment_.tsc.offset;
+    cpu->reset();
+    cpu->run_state = index == 0 ? RunState::Running : RunState::WaitForStartup;
+    world_.cpus.push_back(cpu);
+    return std::unique_ptr<Vcpu>(new SoftVcpu(std::move(*mapping), *cpu));
+  }
+
+  [[nodiscard]] EngineStats stats() const noexcept override {
+    return {cache_->translated_instructions, cache_->translated_blocks, cache_->code_bytes(),
+            cache_->invalidated_blocks};
+  }
+
+ private:
+  void guest_memory_written(Gpa address, std::uint64_t size) override {
+    for (std::uint64_t at = address.value; at < address.value + size; at = (at & ~std::uint64_t{4095}) + 4096) {
+      if (!cache_->pages.has_code(at)) continue;
+      const std::uint64_t bytes = std::min(address.value + size, (at & ~std::uint64_t{4095}) + 4096) - at;
+      invalidate_code(world_, *cache_, at, bytes, false);
+    }
+  }
+
+  EngineEnvironment environment_;
+  EngineOptions options_;
+  std::unique_ptr<CodeCache> cache_;
+  World world_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> create_soft_engine(const EngineEnvironment& environment, const EngineOptions& options) {
+  if (auto usable = check_host(); !usable) return fail(usable.error());
+  const auto regions = environment.memory->regions();
+  auto cache = soft::CodeCache::create(regions.back().base.value + regions.back().size);
+  if (!cache) return fail(cache.error());
+  return std::unique_ptr<Engine>(new SoftEngine(environment, options, std::move(*cache)));
+}
+
+}  // namespace vm_platform

@@ -1,0 +1,57 @@
+// Who may change what all CPUs share, and when: one lock for changes, and a way to stop every CPU.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+namespace vm_platform::soft {
+
+class SoftCpu;
+
+/// A CPU's thread is *inside* while it may run generated code or hold pointers into the code cache, and *outside* while
+/// it sleeps or waits. Stopping the world means waiting until every other thread is outside, and keeping it there.
+class World {
+ public:
+  void enter();
+  void leave();
+  /// Gives way if somebody is stopping the world.
+  void safepoint();
+
+  /// The lock under which the code cache is changed; a thread may take it again. The caller is inside; while it waits
+  /// it is outside, so pointers to blocks are looked at anew after taking the lock.
+  class Lock {
+   public:
+    explicit Lock(World& world, bool inside = true);
+    ~Lock();
+    Lock(const Lock&) = delete;
+    Lock& operator=(const Lock&) = delete;
+
+   private:
+    World& world_;
+  };
+
+  /// With the lock held: no other CPU runs guest code until this is destroyed.
+  class Stop {
+   public:
+    explicit Stop(World& world, bool inside = true);
+    ~Stop();
+    Stop(const Stop&) = delete;
+    Stop& operator=(const Stop&) = delete;
+
+   private:
+    World& world_;
+  };
+
+  std::vector<SoftCpu*> cpus;  ///< All that exist; changes only while none runs.
+
+ private:
+  std::recursive_mutex changes_;
+  std::mutex mutex_;  // guards the two below
+  std::condition_variable changed_;
+  unsigned inside_ = 0;
+  unsigned stops_ = 0;  // nested ones of the thread that holds the lock
+};
+
+}  // namespace vm_platform::soft

@@ -1,0 +1,228 @@
+// Whole small programs on the software engine, in a flat 64-bit guest.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <initializer_list>
+#include <optional>
+#include <vector>
+
+#include "engine/engine.hpp"
+
+namespace vm_platform {
+namespace {
+
+constexpr std::uint64_t kCode = 0x100000, kData = 0x200000, kStack = 0x300000, kIdt = 0x8000, kGdt = 0x9000;
+
+/// No interrupts; no MSRs.
+struct NoController : CpuInterruptController {
+  bool has_interrupt() noexcept override { return false; }
+  std::optional<std::uint8_t> acknowledge() noexcept override { return std::nullopt; }
+  std::uint8_t task_priority() noexcept override { return 0; }
+  void set_task_priority(std::uint8_t) noexcept override {}
+  MsrAccess read_msr(std::uint32_t, std::uint64_t&) noexcept override { return MsrAccess::NotMine; }
+  MsrAccess write_msr(std::uint32_t, std::uint64_t) noexcept override { return MsrAccess::NotMine; }
+};
+
+/// A write to port 0xf4 ends the program.
+struct ExitPort : PortDevice {
+  std::uint32_t port_read(std::uint16_t, unsigned) override { return 0; }
+  void port_write(std::uint16_t, unsigned, std::uint32_t value) override {
+    written = value;
+    vcpu->kick();
+  }
+  Vcpu* vcpu = nullptr;
+  std::optional<std::uint32_t> written;
+};
+
+class SoftEngineTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    memory_.emplace(GuestMemory::create(16 * kMiB).value());
+    // 4 MiB identity-mapped with 4 KiB pages, the rest with 2 MiB pages.
+    put<std::uint64_t>(0x1000, 0x2003), put<std::uint64_t>(0x2000, 0x3003);
+    for (std::uint64_t i = 0; i < 8; ++i) put<std::uint64_t>(0x3000 + i * 8, i << 21 | 0x83);
+    for (std::uint64_t i = 0; i < 2; ++i) put<std::uint64_t>(0x3000 + i * 8, (0x4000 + i * 0x1000) | 3);
+    for (std::uint64_t i = 0; i < 1024; ++i) put<std::uint64_t>(0x4000 + i * 8, i << 12 | 3);
+    put<std::uint64_t>(kGdt + 0x10, 0x00af9b000000ffff), put<std::uint64_t>(kGdt + 0x18, 0x00cf93000000ffff);
+    ASSERT_TRUE(ports_.attach(0xf4, 1, exit_, "exit"));
+    environment_ = {&*memory_, &ports_, &mmio_, {}};
+    engine_ = create_soft_engine(environment_, {}).value();
+    vcpu_ = engine_->create_vcpu(0, controller_).value();
+    exit_.vcpu = vcpu_.get();
+    state_.rip = kCode;
+    state_.gpr[kRsp] = kStack;
+    state_.cr0 = 0x80010033, state_.cr3 = 0x1000, state_.cr4 = 0x40620, state_.efer = 0xd01, state_.xcr0 = 7;
+    const Segment data{0, 0xffffffff, 0x18, 0xc093};
+    state_.segments = {data, {0, 0xffffffff, 0x10, 0xa09b}, data, data, data, data};
+    state_.tr = {0, 0xffff, 0, 0x8b};
+    state_.gdtr = {kGdt, 0x1f}, state_.idtr = {kIdt, 0xfff};
+    state_.xsave[0] = 0x7f, state_.xsave[1] = 3, state_.xsave[24] = 0x80, state_.xsave[25] = 0x1f,
+    state_.xsave[512] = 7;
+  }
+
+  template <typename T>
+  void put(std::uint64_t address, T value) {
+    std::memcpy(memory_->host(Gpa(address), sizeof value), &value, sizeof value);
+  }
+  template <typename T>
+  T get(std::uint64_t address) {
+    T value;
+    std::memcpy(&value, memory_->host(Gpa(address), sizeof value), sizeof value);
+    return value;
+  }
+  /// The handler of an exception: leaves through the port with its number in AL.
+  void handler(unsigned vector) {
+    const std::uint64_t at = 0xa000 + vector * 16;
+    const std::uint8_t code[] = {0xb0, static_cast<std::uint8_t>(vector), 0xe6, 0xf4};
+    std::memcpy(memory_->host(Gpa(at), sizeof code), code, sizeof code);
+    put<std::uint64_t>(kIdt + vector * 16, (at & 0xffff) | 0x10ULL << 16 | 0x8e00ULL << 32 | (at & 0xffff0000) << 32);
+    put<std::uint64_t>(kIdt + vector * 16 + 8, 0);
+  }
+
+  /// Runs the bytes followed by `mov al, 0xff; out 0xf4, al`; returns the state at the end.
+  CpuState run(std::initializer_list<int> bytes) {
+    std::uint64_t at = kCode;
+    for (const int byte : bytes) put<std::uint8_t>(at++, static_cast<std::uint8_t>(byte));
+    for (const int byte : {0xe6, 0xf4}) put<std::uint8_t>(at++, static_cast<std::uint8_t>(byte));
+    EXPECT_TRUE(vcpu_->set_state(state_));
+    const VcpuExit exit = vcpu_->run();
+    EXPECT_EQ(exit.kind, VcpuExit::Kind::Kicked) << exit.error;
+    return vcpu_->state();
+  }
+
+  std::optional<GuestMemory> memory_;
+  PortBus ports_;
+  MmioBus mmio_;
+  ExitPort exit_;
+  NoController controller_;
+  EngineEnvironment environment_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Vcpu> vcpu_;
+  CpuState state_;
+};
+
+TEST_F(SoftEngineTest, RegistersGoThrough) {
+  for (unsigned i = 0; i < 16; ++i)
+    if (i != kRsp) state_.gpr[i] = 0x1111111111111111 * i;
+  const CpuState end = run({0x90});
+  for (unsigned i = 0; i < 16; ++i) EXPECT_EQ(end.gpr[i], state_.gpr[i]) << i;
+  EXPECT_EQ(end.rip, kCode + 3);
+}
+
+TEST_F(SoftEngineTest, ArithmeticAndFlags) {
+  state_.gpr[kRax] = 1, state_.gpr[kR9] = ~0ULL, state_.gpr[kRcx] = 5;
+  const CpuState end = run({0x49, 0x01, 0xc1,          // add r9, rax  -> 0, CF ZF
+                            0x48, 0x11, 0xc9,          // adc rcx, rcx -> 11
+                            0x48, 0x83, 0xe9, 0x0c});  // sub rcx, 12  -> -1, CF
+  EXPECT_EQ(end.gpr[kR9], 0u);
+  EXPECT_EQ(end.gpr[kRcx], ~0ULL);
+  EXPECT_EQ(end.rflags & 0x8d5, 0x95u);
+}
+
+TEST_F(SoftEngineTest, MemoryOperandsOfEveryKind) {
+  state_.gpr[kRbx] = kData, state_.gpr[kR10] = 2, state_.gpr[kRsi] = kData + 0xffe;
+  put<std::uint64_t>(kData + 16, 40);
+  put<std::uint32_t>(kData + 0xffe, 0x11223344);                 // crosses a page
+  const CpuState end = run({0x4a, 0x8b, 0x04, 0xd3,              // mov rax, [rbx + r10*8]
+                            0x83, 0x43, 0x10, 0x02,              // add dword [rbx+16], 2
+                            0x48, 0x8b, 0x4b, 0x10,              // mov rcx, [rbx+16]
+                            0x8b, 0x16,                          // mov edx, [rsi]
+                            0x81, 0x06, 0x01, 0x00, 0x00, 0x01,  // add dword [rsi], 0x01000001
+                            0x8a, 0x63, 0x10});                  // mov ah, [rbx+16]
+  EXPECT_EQ(end.gpr[kRax], 0x2a28u);
+  EXPECT_EQ(end.gpr[kRcx], 42u);
+  EXPECT_EQ(end.gpr[kRdx], 0x11223344u);
+  EXPECT_EQ(get<std::uint32_t>(kData + 0xffe), 0x12223345u);
+}
+
+TEST_F(SoftEngineTest, FlagsLiveAcrossMemoryAccesses) {
+  state_.gpr[kRbx] = kData;
+  const CpuState end = run({0x48, 0x39, 0xdb,                                // cmp rbx, rbx (ZF)
+                            0x48, 0x8b, 0x03,                                // mov rax, [rbx]
+                            0x48, 0x89, 0x43, 0x08, 0x0f, 0x94, 0x43, 0x20,  // sete [rbx+32]
+                            0x50, 0x59,                                      // push rax; pop rcx
+                            0x0f, 0x94, 0xc2});                              // sete dl
+  EXPECT_EQ(get<std::uint8_t>(kData + 32), 1u);
+  EXPECT_EQ(end.gpr[kRdx] & 0xff, 1u);
+}
+
+TEST_F(SoftEngineTest, LoopsCallsAndReturns) {
+  const CpuState end = run({0xb9, 0x10, 0x27, 0x00, 0x00,  // mov ecx, 10000
+                            0x31, 0xc0,                    // xor eax, eax
+                            0xe8, 0x06, 0x00, 0x00, 0x00,  // again: call add
+                            0xff, 0xc9,                    // dec ecx
+                            0x75, 0xf7,                    // jnz again
+                            0xeb, 0x04,                    // jmp end
+                            0x48, 0x01, 0xc8, 0xc3});      // add: add rax, rcx; ret
+  EXPECT_EQ(end.gpr[kRax], 50005000u);
+  EXPECT_EQ(end.gpr[kRsp], kStack);
+}
+
+TEST_F(SoftEngineTest, PushOfRspAndPopIntoMemoryRelativeToRsp) {
+  const CpuState end = run({0x54,                      // push rsp
+                            0x6a, 0xf9,                // push -7
+                            0x8f, 0x44, 0x24, 0x08});  // pop [rsp+8]: the address after the increment
+  EXPECT_EQ(get<std::uint64_t>(kStack - 8), kStack);
+  EXPECT_EQ(get<std::int64_t>(kStack), -7);
+  EXPECT_EQ(end.gpr[kRsp], kStack - 8);
+}
+
+TEST_F(SoftEngineTest, VectorAndX87StateIsTheGuests) {
+  state_.gpr[kRbx] = kData;
+  put<double>(kData, 2.0);
+  const CpuState end = run({0xf2, 0x0f, 0x51, 0x03,        // sqrtsd xmm0, [rbx]
+                            0xc5, 0xfb, 0x58, 0xc8,        // vaddsd xmm1, xmm0, xmm0
+                            0xf2, 0x0f, 0x11, 0x4b, 0x08,  // movsd [rbx+8], xmm1
+                            0xdd, 0x03, 0xd9, 0xfa,        // fld qword [rbx]; fsqrt
+                            0xdd, 0x5b, 0x10});            // fstp qword [rbx+16]
+  EXPECT_DOUBLE_EQ(get<double>(kData + 8), 2 * 1.4142135623730951);
+  EXPECT_DOUBLE_EQ(get<double>(kData + 16), 1.4142135623730951);
+  double xmm0 = 0;
+  std::memcpy(&xmm0, end.xsave.data() + 160, 8);
+  EXPECT_DOUBLE_EQ(xmm0, 1.4142135623730951);
+}
+
+TEST_F(SoftEngineTest, SelfModifyingCodeDownToTheNextInstruction) {
+  // mov byte [rip+1], 42; mov al, 7   -- the write changes the 7
+  const CpuState end = run({0xc6, 0x05, 0x01, 0x00, 0x00, 0x00, 0x2a, 0xb0, 0x07});
+  EXPECT_EQ(end.gpr[kRax] & 0xff, 42u);
+}
+
+TEST_F(SoftEngineTest, DivisionByZeroIsTheGuestsException) {
+  handler(0);
+  state_.gpr[kRcx] = 0;
+  run({0x31, 0xd2, 0xf7, 0xf1});  // xor edx, edx; div ecx
+  EXPECT_EQ(exit_.written, 0u);
+  EXPECT_EQ(get<std::uint64_t>(kStack - 40), kCode + 2) << "RIP of the faulting instruction";
+}
+
+TEST_F(SoftEngineTest, PageFaultPushesErrorCodeAndKeepsRegisters) {
+  handler(14);
+  state_.gpr[kRbx] = 0x40000000;
+  const CpuState end = run({0xff, 0x03});  // inc dword [rbx]
+  EXPECT_EQ(exit_.written, 14u);
+  EXPECT_EQ(end.cr2, 0x40000000u);
+  EXPECT_EQ(get<std::uint64_t>(kStack - 48), 2u) << "write, not present";
+  EXPECT_EQ(get<std::uint64_t>(kStack - 40), kCode);
+}
+
+TEST_F(SoftEngineTest, BitTestReachesBeyondItsOperand) {
+  state_.gpr[kRbx] = kData, state_.gpr[kRcx] = 1000, state_.gpr[kRdx] = static_cast<std::uint64_t>(-3);
+  put<std::uint8_t>(kData + 125, 1);
+  const CpuState end = run({0x48, 0x0f, 0xa3, 0x0b,  // bt [rbx], rcx -> bit 0 of byte 125
+                            0x0f, 0x92, 0xc0,        // setc al
+                            0x0f, 0xab, 0x13});      // bts [rbx], edx -> bit 29 of the dword before
+  EXPECT_EQ(end.gpr[kRax] & 0xff, 1u);
+  EXPECT_EQ(get<std::uint32_t>(kData - 4), 1u << 29);
+}
+
+TEST_F(SoftEngineTest, StringsMove) {
+  state_.gpr[kRsi] = kData, state_.gpr[kRdi] = kData + 0x1800, state_.gpr[kRcx] = 0x1001;
+  for (unsigned i = 0; i < 0x1001; ++i) put<std::uint8_t>(kData + i, static_cast<std::uint8_t>(i * 7));
+  const CpuState end = run({0xf3, 0xa4});
+  EXPECT_EQ(end.gpr[kRcx], 0u);
+  EXPECT_EQ(std::memcmp(memory_->host(Gpa(kData), 0x1001), memory_->host(Gpa(kData + 0x1800), 0x1001), 0x1001), 0);
+}
+
+}  // namespace
+}  // namespace vm_platform

@@ -216,6 +216,27 @@ TEST_F(SoftEngineTest, BitTestReachesBeyondItsOperand) {
   EXPECT_EQ(get<std::uint32_t>(kData - 4), 1u << 29);
 }
 
+TEST_F(SoftEngineTest, FlagsArePushedAndPoppedWhole) {
+  state_.gpr[kRax] = 0x1234;
+  const CpuState end = run({0xf9,              // stc
+                            0xfb, 0x90, 0x90,  // sti; nop; nop
+                            0x9c,              // pushfq
+                            0xfa,              // cli
+                            0x9c, 0x5b,        // pushfq; pop rbx
+                            0x0f, 0x92, 0xc1,  // setc cl
+                            0x9d,              // popfq
+                            0x0f, 0x92, 0xc2,  // setc dl
+                            0x48, 0x81, 0x0c, 0x24, 0xc4, 0x08, 0x00, 0x00,  // or qword [rsp], ZF SF PF OF (any)
+                            0x6a, 0x02, 0x9d,  // push 2; popfq: everything off
+                            0x9c, 0x5e});      // pushfq; pop rsi
+  EXPECT_EQ(end.gpr[kRbx], 0x3u);
+  EXPECT_EQ(end.gpr[kRcx] & 0xff, 1u);
+  EXPECT_EQ(end.gpr[kRdx] & 0xff, 1u);
+  EXPECT_EQ(end.gpr[kRsi], 0x2u);
+  EXPECT_EQ(get<std::uint64_t>(kStack - 8) & 0x203, 0x2u);
+  EXPECT_EQ(end.gpr[kRax], 0x1234u);
+}
+
 TEST_F(SoftEngineTest, StringsMove) {
   state_.gpr[kRsi] = kData, state_.gpr[kRdi] = kData + 0x1800, state_.gpr[kRcx] = 0x1001;
   for (unsigned i = 0; i < 0x1001; ++i) put<std::uint8_t>(kData + i, static_cast<std::uint8_t>(i * 7));

@@ -184,7 +184,8 @@ Treatment treatment_of(const Instruction& instruction) {
     case ZYDIS_MNEMONIC_PREFETCHW: return Treatment::Nothing;
     case ZYDIS_MNEMONIC_LEA:
     case ZYDIS_MNEMONIC_LEAVE:
-    case ZYDIS_MNEMONIC_RDTSC: return Treatment::Template;
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP: return Treatment::Template;
     default: break;
   }
   switch (info.meta.category) {

@@ -81,6 +81,8 @@ struct CpuContext {
   std::uint64_t scratch[16] = {};
   std::uint64_t masks[3] = {15, 31, 63};  ///< Bit offsets within 16, 32 and 64 bits.
   std::uint64_t tsc_offset = 0;
+  /// Nonzero: an interrupt waits for IF to be set; instructions that set it look here.
+  std::uint64_t interrupt_waiting = 0;
   std::uint64_t fpu_mask = 3;  ///< XSAVE components that host and guest share.
   Segment segments[6];
 

@@ -11,7 +11,7 @@
 #define CONTEXT_EXIT_VALUE 184
 #define CONTEXT_THUNKS 200
 #define CONTEXT_SCRATCH 328
-#define CONTEXT_FPU_MASK 488
+#define CONTEXT_FPU_MASK 496
 #define CONTEXT_XSAVE 640
 
 /* thunks[15] holds the context's own address. */

@@ -88,6 +88,11 @@ class Emitter {
     u8(0x65), rex_rxb(false, 4, index, hRax), u8(0xff), modrm(0, 4, 4), u8(0xc5 | (index & 7) << 3), u32(offset);
   }
 
+  /// An instruction `opcode` with a register and a quadword of the context (this one may set flags).
+  void context_operation(unsigned opcode, Host reg, std::uint32_t offset) {
+    u8(0x65), rex_rr(true, reg, hRax), u8(opcode), absolute(reg, offset);
+  }
+
   // ---- addresses
   /// to = base + index * scale + displacement; hRsp as index means none.
   void lea(Host to, Host base, Host index, unsigned scale, std::int32_t displacement, bool wide = true) {

@@ -125,7 +125,12 @@ void SoftCpu::take_interrupt() {
     check_interrupts_ = true;
     return;
   }
-  if ((system_flags & rflags::kInterrupt) == 0 || !controller.has_interrupt()) return;
+  interrupt_waiting = 0;
+  if (!controller.has_interrupt()) return;
+  if ((system_flags & rflags::kInterrupt) == 0) {
+    interrupt_waiting = 1;
+    return;
+  }
   if (const auto vector = controller.acknowledge()) {
     ++counters.interrupts;
     deliver_interrupt(*this, *vector);

@@ -28,11 +28,12 @@ Translator::Flow Translator::emit_template(const Instruction& instruction) {
     case ZYDIS_MNEMONIC_BTC: emit_bit_test(instruction); return Flow::Continue;
     case ZYDIS_MNEMONIC_MOV: emit_moffs(instruction); return Flow::Continue;
     case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
       if (!bits64() || !mode_.rdtsc) {
         emit_execute(instruction);
         return Flow::End;
       }
-      emit_rdtsc();
+      emit_rdtsc(instruction);
       return Flow::Continue;
     case ZYDIS_MNEMONIC_RET: emit_return(instruction); return Flow::End;
     case ZYDIS_MNEMONIC_JMP:
@@ -162,8 +163,8 @@ void Translator::emit_moffs(const Instruction& instruction) {
   }
 }
 
-void Translator::emit_rdtsc() {
-  out_->u8(0x0f), out_->u8(0x31);
+void Translator::emit_rdtsc(const Instruction& instruction) {
+  out_->bytes(instruction.bytes, instruction.info.length);
   out_->mov(hRcx, 32);
   out_->shlx(hRdx, hRdx, hRcx);
   out_->load(hRcx, offsetof(CpuContext, tsc_offset));
@@ -172,6 +173,7 @@ void Translator::emit_rdtsc() {
   out_->rorx(hRdx, hRax, 32);
   out_->mov32(hRdx, hRdx);
   out_->mov32(hRax, hRax);
+  if (instruction.info.mnemonic == ZYDIS_MNEMONIC_RDTSCP) out_->load32(hR9, offsetof(CpuContext, tsc_aux));
 }
 
 void Translator::emit_jump_to(std::uint64_t target) {

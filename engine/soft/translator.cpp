@@ -36,7 +36,8 @@ void Translator::build(std::byte* buffer, std::size_t room, std::uint32_t first_
   const unsigned limit = mode_.checked ? 1 : kMaxInstructions;
   std::uint8_t joined[15];
   while (flow == Flow::Continue) {
-    if (instructions_ == limit || branches_ > kMaxBranches || out_->position() + 2 * kRoomForOne > room) {
+    if ((instructions_ >= limit && interrupt_window_in_ != 1) || branches_ > kMaxBranches ||
+        out_->position() + 2 * kRoomForOne > room) {
       emit_jump_to(mask_rip(rip_ + length_, 64));
       break;
     }
@@ -54,6 +55,7 @@ void Translator::build(std::byte* buffer, std::size_t room, std::uint32_t first_
       instruction = decode(joined, 15, rip_, mode_.code);
       crosses_ = true;
     }
+    if (interrupt_window_in_ != 0 && --interrupt_window_in_ == 0) emit_interrupt_window();
     at_ = length_;
     accesses_ = 0;
     starts_.emplace_back(out_->position(), at_);
@@ -116,6 +118,19 @@ std::optional<std::uint32_t> Translator::locate(const Block& block, std::uint32_
 Translator::Flow Translator::emit(const Instruction& instruction) {
   const Treatment treatment = treatment_of(instruction);
   if (treatment == Treatment::Nothing) return Flow::Continue;
+  if (bits64() && mode_.kernel && !mode_.checked) {
+    switch (instruction.info.mnemonic) {
+      case ZYDIS_MNEMONIC_CLI: emit_interrupt_flag(false); return Flow::Continue;
+      case ZYDIS_MNEMONIC_STI:
+        if (!can_inline_sti(instruction)) break;
+        emit_interrupt_flag(true);
+        interrupt_window_in_ = 2;
+        return Flow::Continue;
+      case ZYDIS_MNEMONIC_PUSHFQ: emit_push_flags(); return Flow::Continue;
+      case ZYDIS_MNEMONIC_POPFQ: emit_pop_flags(instruction); return Flow::Continue;
+      default: break;
+    }
+  }
   if (treatment == Treatment::Execute || !ensure_fpu(instruction)) {
     emit_execute(instruction);
     return Flow::End;

@@ -64,7 +64,7 @@ class Translator {
   void emit_push(const Instruction& instruction);
   void emit_pop(const Instruction& instruction);
   void emit_leave(const Instruction& instruction);
-  void emit_rdtsc();
+  void emit_rdtsc(const Instruction& instruction);
   Flow emit_jcc(const Instruction& instruction);
   Flow emit_loop(const Instruction& instruction);
   void emit_jump_or_call(const Instruction& instruction);
@@ -72,6 +72,14 @@ class Translator {
   void emit_jump_to(std::uint64_t target);
   /// Jumps to the RIP in R10 after adding `stack_adjustment` to the guest's RSP.
   void emit_indirect(std::int32_t stack_adjustment);
+
+  // flag_templates.cpp
+  [[nodiscard]] bool can_inline_sti(const Instruction& instruction) const;
+  void emit_interrupt_flag(bool set);
+  void emit_push_flags();
+  void emit_pop_flags(const Instruction& instruction);
+  /// Leaves at the next instruction if an interrupt waits for IF.
+  void emit_interrupt_window();
 
   // operands
   [[nodiscard]] std::uint64_t mask_rip(std::uint64_t rip, unsigned bits) const;
@@ -104,6 +112,7 @@ class Translator {
   std::uint32_t at_ = 0;      // offset of the instruction being translated
   std::uint32_t length_ = 0;  // of all so far
   unsigned instructions_ = 0, branches_ = 0, accesses_ = 0;
+  unsigned interrupt_window_in_ = 0;  // instructions until the shadow of STI ends; 0: none
   bool fpu_checked_ = false, crosses_ = false, locked_ = false;
 };
 

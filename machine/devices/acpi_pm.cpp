@@ -42,8 +42,8 @@ void AcpiPm::update(std::int64_t now) {
   sci_.set_level((status_ & enable_) != 0);
   if ((enable_ & kTimerStatus) != 0 && (status_ & kTimerStatus) == 0) {
     const std::uint64_t next = ((checked_ticks_ >> kOverflowBit) + 1) << kOverflowBit;
-    timer_.arm(now + static_cast<std::int64_t>(static_cast<__uint128_t>(next - checked_ticks_) * 1'000'000'000 /
-                                               kTimerHz) +
+    timer_.arm(now +
+               static_cast<std::int64_t>(static_cast<__uint128_t>(next - checked_ticks_) * 1'000'000'000 / kTimerHz) +
                1000);
   } else {
     timer_.cancel();

@@ -11,8 +11,8 @@
 
 namespace vm_platform {
 
-/// ACPI 6.4, 4.8.3: PM1a event block (status, enable), PM1a control block and the 32-bit PM timer, at `kBase`. Interrupts
-/// by the SCI, level-triggered. ACPI mode is always on: there is no SMI. Thread-safe.
+/// ACPI 6.4, 4.8.3: PM1a event block (status, enable), PM1a control block and the 32-bit PM timer, at `kBase`.
+/// Interrupts by the SCI, level-triggered. ACPI mode is always on: there is no SMI. Thread-safe.
 class AcpiPm final : public PortDevice {
  public:
   static constexpr std::uint16_t kBase = 0x600, kEventBlock = kBase, kControlBlock = kBase + 4, kTimerBlock = kBase + 8;

@@ -21,7 +21,8 @@ std::uint32_t from_bcd(std::uint32_t value) {
   return (value & 15) + 10 * (value >> 4 & 15) + 100 * (value >> 8 & 15) + 1000 * (value >> 12 & 15);
 }
 std::uint16_t to_bcd(std::uint32_t value) {
-  return static_cast<std::uint16_t>(value % 10 | value / 10 % 10 << 4 | value / 100 % 10 << 8 | value / 1000 % 10 << 12);
+  return static_cast<std::uint16_t>(value % 10 | value / 10 % 10 << 4 | value / 100 % 10 << 8 |
+                                    value / 1000 % 10 << 12);
 }
 
 }  // namespace
@@ -43,7 +44,9 @@ void Pit::reset() {
 /// Whether the gate lets it count: in modes 1 and 5 the gate only triggers.
 bool Pit::Channel::running() const noexcept { return loaded && (gate || mode == 1 || mode == 5); }
 
-std::uint64_t Pit::Channel::ticks(std::int64_t now) const noexcept { return running() ? to_ticks(now - start) : frozen; }
+std::uint64_t Pit::Channel::ticks(std::int64_t now) const noexcept {
+  return running() ? to_ticks(now - start) : frozen;
+}
 
 std::uint16_t Pit::Channel::value(std::int64_t now) const noexcept {
   const std::uint64_t passed = ticks(now);
@@ -192,7 +195,8 @@ void Pit::schedule(std::int64_t now) {
       const std::int64_t period = to_ns(channel.count);
       if (period < kShortestPeriodNs) periods += static_cast<std::uint64_t>(kShortestPeriodNs / period);
       due_ = channel.start + to_ns(periods * channel.count);
-    } else if (const std::uint64_t end = channel.count + (channel.mode == 4 || channel.mode == 5 ? 1 : 0); passed < end) {
+    } else if (const std::uint64_t end = channel.count + (channel.mode == 4 || channel.mode == 5 ? 1 : 0);
+               passed < end) {
       due_ = channel.start + to_ns(end);
     }
   }

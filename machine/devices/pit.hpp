@@ -11,8 +11,8 @@
 
 namespace vm_platform {
 
-/// Intel 8254 at 40h to 43h: channel 0 interrupts (IRQ 0), channel 2 is gated and seen through port 61h. Its counters are
-/// computed from the host's monotonic clock when somebody looks. Thread-safe.
+/// Intel 8254 at 40h to 43h: channel 0 interrupts (IRQ 0), channel 2 is gated and seen through port 61h. Its counters
+/// are computed from the host's monotonic clock when somebody looks. Thread-safe.
 class Pit final : public PortDevice {
  public:
   static constexpr std::uint64_t kHz = 1'193'182;

@@ -84,9 +84,7 @@ void RtcCmos::reset() {
   interrupt_.set_level(false);
 }
 
-std::int64_t RtcCmos::guest_ns() const {
-  return (memory_[kB] & kBSet) != 0 ? frozen_ns_ : realtime_ns() + offset_ns_;
-}
+std::int64_t RtcCmos::guest_ns() const { return (memory_[kB] & kBSet) != 0 ? frozen_ns_ : realtime_ns() + offset_ns_; }
 
 std::uint8_t RtcCmos::clock_register(unsigned index, std::int64_t second) const {
   const std::time_t time = second;

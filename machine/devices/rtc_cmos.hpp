@@ -11,8 +11,8 @@
 
 namespace vm_platform {
 
-/// Motorola MC146818 at ports 70h and 71h (and the upper bank at 72h, 73h), IRQ 8. It shows the host's UTC, moved by what
-/// the guest sets. Periodic, alarm and update-ended interrupts. Thread-safe.
+/// Motorola MC146818 at ports 70h and 71h (and the upper bank at 72h, 73h), IRQ 8. It shows the host's UTC, moved by
+/// what the guest sets. Periodic, alarm and update-ended interrupts. Thread-safe.
 class RtcCmos final : public PortDevice {
  public:
   static constexpr std::uint8_t kCentury = 0x32;  ///< The FADT names this byte.

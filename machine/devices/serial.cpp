@@ -10,7 +10,15 @@ constexpr std::int64_t kFlushDelayNs = 2'000'000;
 constexpr std::size_t kFlushBytes = 256;
 
 // PC16550D, table II: registers by offset.
-enum Register : unsigned { kData, kInterruptEnable, kFifoControl, kLineControl, kModemControl, kLineStatus, kModemStatus };
+enum Register : unsigned {
+  kData,
+  kInterruptEnable,
+  kFifoControl,
+  kLineControl,
+  kModemControl,
+  kLineStatus,
+  kModemStatus
+};
 constexpr unsigned kInterruptIdentification = kFifoControl;  // when read
 
 constexpr std::uint8_t kIerReceived = 1, kIerTransmit = 2, kIerLineStatus = 4, kIerModemStatus = 8;

@@ -33,9 +33,9 @@ struct ApicMessage {
 
 class ApicBus;
 
-/// Intel SDM vol. 3, chapter 11: xAPIC and x2APIC. What is its CPU's alone (in service, priorities) is plain data used on
-/// the CPU's thread; what others reach is atomic, so that neither `has_interrupt` nor an incoming interrupt takes a lock.
-/// The registers stay at FEE00000h. Its timer counts nanoseconds: CPUID's APIC bus frequency is 1 GHz.
+/// Intel SDM vol. 3, chapter 11: xAPIC and x2APIC. What is its CPU's alone (in service, priorities) is plain data used
+/// on the CPU's thread; what others reach is atomic, so that neither `has_interrupt` nor an incoming interrupt takes a
+/// lock. The registers stay at FEE00000h. Its timer counts nanoseconds: CPUID's APIC bus frequency is 1 GHz.
 class LocalApic final : public CpuInterruptController {
  public:
   static constexpr std::uint64_t kDefaultBase = 0xfee00000;

@@ -143,7 +143,8 @@ bool LocalApic::write_base(std::uint64_t value) {
   const std::uint64_t before = base_.load();
   const auto mode = [](std::uint64_t base) { return base & (kBaseEnable | kBaseX2); };
   if (mode(value) == kBaseX2) return false;
-  if (mode(before) == (kBaseEnable | kBaseX2) && mode(value) == kBaseEnable) return false;  // 11.12.5: not back to xAPIC
+  if (mode(before) == (kBaseEnable | kBaseX2) && mode(value) == kBaseEnable)
+    return false;  // 11.12.5: not back to xAPIC
   if (mode(before) == 0 && mode(value) == (kBaseEnable | kBaseX2)) return false;
   if (mode(before) != mode(value)) {
     if (mode(value) == 0) init_registers();

@@ -21,9 +21,7 @@ unsigned divide_shift(std::uint32_t divide) {
 
 }  // namespace
 
-std::uint64_t LocalApic::period_ns() const noexcept {
-  return std::uint64_t{initial_count_} << divide_shift(divide_);
-}
+std::uint64_t LocalApic::period_ns() const noexcept { return std::uint64_t{initial_count_} << divide_shift(divide_); }
 
 std::uint32_t LocalApic::current_count(std::int64_t now) const noexcept {
   const std::uint32_t mode = lvt_[kTimer].load() >> 17 & 3;
@@ -85,8 +83,8 @@ void LocalApic::write_deadline(std::uint64_t value) {
     return;
   }
   const auto ahead = static_cast<__uint128_t>(value - now) * 1'000'000'000 / tsc_.frequency_hz;
-  timer_.arm(monotonic_ns() + static_cast<std::int64_t>(ahead < kFurthestNs ? static_cast<std::uint64_t>(ahead) + 1
-                                                                             : kFurthestNs));
+  timer_.arm(monotonic_ns() +
+             static_cast<std::int64_t>(ahead < kFurthestNs ? static_cast<std::uint64_t>(ahead) + 1 : kFurthestNs));
 }
 
 void LocalApic::timer_fired() {
@@ -98,8 +96,8 @@ void LocalApic::timer_fired() {
     if (now < deadline_) {
       // The two clocks drift: early by the TSC's count is too early.
       const auto ahead = static_cast<__uint128_t>(deadline_ - now) * 1'000'000'000 / tsc_.frequency_hz;
-      timer_.arm(monotonic_ns() + static_cast<std::int64_t>(ahead < kFurthestNs ? static_cast<std::uint64_t>(ahead) + 1
-                                                                                 : kFurthestNs));
+      timer_.arm(monotonic_ns() +
+                 static_cast<std::int64_t>(ahead < kFurthestNs ? static_cast<std::uint64_t>(ahead) + 1 : kFurthestNs));
       return;
     }
     deadline_ = 0;

@@ -134,6 +134,8 @@ bool allowed(const Candidate& c, bool strings) {
   if (!allowed_set(c.info.meta.isa_set) || !allowed_category(c.info.meta.category, strings) ||
       !allowed_mnemonic(c.info.mnemonic))
     return false;
+  // PREFETCHW with a register operand: #UD on AMD, no operation on Intel.
+  if (c.info.opcode_map == ZYDIS_OPCODE_MAP_0F && c.info.opcode == 0x0d && c.info.raw.modrm.mod == 3) return false;
   for (unsigned i = 0; i < c.info.operand_count; ++i) {
     const ZydisDecodedOperand& operand = c.operands[i];
     if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER && !allowed_register(operand.reg.value)) return false;

@@ -18,6 +18,8 @@ std::string compare(const Sequence& sequence, const Outcome& expected, const Mem
                     const Outcome& got, const MemoryImage& got_memory);
 
 std::string describe(const MachineState& state);
+/// The general registers and flags only.
+std::string describe_registers(const MachineState& state);
 std::vector<std::uint8_t> copy_pages(const MemoryImage& memory);
 
 }  // namespace vm_platform::random_instructions

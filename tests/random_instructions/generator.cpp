@@ -346,6 +346,9 @@ class Builder {
   bool place_operand(const Candidate& c, const ZydisDecodedOperand& o, Setup& setup) {
     std::uint64_t size = o.size / 8;
     std::uint64_t target = random_target(size);
+    // Of two operands only the first may fault: which is accessed first is each CPU's own choice.
+    if (c.info.meta.category == ZYDIS_CATEGORY_STRINGOP && !setup.registers.empty())
+      target = kDataBase + 5000 + random_.below(2000);
     if (c.info.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || c.info.mnemonic == ZYDIS_MNEMONIC_VLDMXCSR)
       target = kMxcsrTable + 4 * random_.below(256);
     if (c.info.mnemonic == ZYDIS_MNEMONIC_FLDCW) target = kFcwTable + 2 * random_.below(512);
@@ -487,6 +490,20 @@ std::string disassemble(const Sequence& sequence) {
     address += length;
   }
   return text;
+}
+
+std::vector<std::size_t> boundaries(const Sequence& sequence) {
+  ZydisDecoder decoder;
+  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+  std::vector<std::size_t> ends;
+  for (std::size_t at = 0; at + 1 < sequence.code.size();) {
+    ZydisDecodedInstruction info;
+    if (!ZYAN_SUCCESS(
+            ZydisDecoderDecodeInstruction(&decoder, nullptr, &sequence.code[at], sequence.code.size() - at, &info)))
+      break;
+    ends.push_back(at += info.length);
+  }
+  return ends;
 }
 
 const std::map<std::string, std::uint64_t>& generated_mnemonics() { return mnemonic_counts; }

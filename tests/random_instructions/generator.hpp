@@ -31,6 +31,9 @@ Sequence generate(std::uint64_t seed, const GeneratorOptions& options);
 /// The sequence as text, an instruction a line, for reports.
 std::string disassemble(const Sequence& sequence);
 
+/// Where each instruction ends, as offsets into the code, the closing INT3 aside.
+std::vector<std::size_t> boundaries(const Sequence& sequence);
+
 /// How often each mnemonic was generated so far, for --coverage.
 const std::map<std::string, std::uint64_t>& generated_mnemonics();
 

@@ -31,7 +31,7 @@ x87 / SSE / AVX state, memory, and the exception that ends each.
   --length N      about how many instructions in a sequence (default 12)
   --native        compares the host with itself: what is not deterministic shows
   --coverage      prints how often each instruction was generated
-  --keep-going    goes on after a difference (stops after 50)
+  --keep-going    goes on after a difference (stops after 2000)
 )";
 
 struct Options {
@@ -79,12 +79,74 @@ std::optional<Options> parse(int argc, char** argv) {
   return o;
 }
 
-int run(const Options& o) {
-  NativeCpu native;
+/// The two sides of the comparison.
+class Bench {
+ public:
+  explicit Bench(bool native_only) : native_only_(native_only) {
 #ifndef VMP_NATIVE_ONLY
-  std::unique_ptr<GuestCpu> guest;
-  if (!o.native) guest = std::make_unique<GuestCpu>();
+    if (!native_only_) guest_ = std::make_unique<GuestCpu>();
 #endif
+  }
+
+  /// Runs both; the differences as text.
+  std::string run(const Sequence& sequence, Outcome& expected) {
+    expected = native_.run(sequence);
+    const MemoryImage memory = [&](std::size_t page) { return native_.data() + 4096 * page; };
+    if (native_only_) {
+      const std::vector<std::uint8_t> before = copy_pages(memory);
+      const Outcome again = native_.run(sequence);
+      return compare(sequence, expected, [&](std::size_t page) { return &before[4096 * page]; }, again, memory);
+    }
+#ifndef VMP_NATIVE_ONLY
+    try {
+      const Outcome got = guest_->run(sequence);
+      return compare(sequence, expected, memory, got, [&](std::size_t page) { return guest_->data_page(page); });
+    } catch (const std::runtime_error& error) {
+      guest_ = std::make_unique<GuestCpu>();
+      return fmt::format("  the engine did not finish: {}\n", error.what());
+    }
+#endif
+    return {};
+  }
+
+ private:
+  const bool native_only_;
+  NativeCpu native_;
+#ifndef VMP_NATIVE_ONLY
+  std::unique_ptr<GuestCpu> guest_;
+#endif
+};
+
+/// Cut after each instruction in turn until it differs: the last instruction before that cut is the one to look at.
+void report_difference(Bench& bench, std::uint64_t seed, const Sequence& sequence, const std::string& report) {
+  const std::vector<std::size_t> ends = boundaries(sequence);
+  for (std::size_t i = 0; i < ends.size(); ++i) {
+    Sequence cut = sequence;
+    cut.undefined_flags = 0x8d5;  // known only for the whole
+    std::fill(cut.code.begin() + static_cast<std::ptrdiff_t>(ends[i]), cut.code.end(), std::uint8_t{0xcc});
+    Outcome outcome;
+    const std::string difference = bench.run(cut, outcome);
+    if (difference.empty()) continue;
+    Sequence before = sequence;
+    std::fill(before.code.begin() + static_cast<std::ptrdiff_t>(i == 0 ? 0 : ends[i - 1]), before.code.end(),
+              std::uint8_t{0xcc});
+    bench.run(before, outcome);
+    cut.code.resize(ends[i]);
+    const std::string text = disassemble(cut);
+    std::size_t from = text.size();
+    for (int lines = 0; lines < 6 && from > 0 && from != std::string::npos; ++lines) from = text.rfind('\n', from - 2);
+    fmt::print(
+        "sequence {} (--only {} shows all of it), cut after instruction {}: native, then engine\n{}{}\nbefore "
+        "it:\n{}\n",
+        seed, seed, i + 1, difference, from == std::string::npos ? text : text.substr(from + 1),
+        describe_registers(outcome.state));
+    return;
+  }
+  fmt::print("sequence {}, only as a whole: native, then engine\n{}{}\n", seed, report, disassemble(sequence));
+}
+
+int run(const Options& o) {
+  Bench bench(o.native);
   const auto begin = std::chrono::steady_clock::now();
   const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
   std::uint64_t done = 0, differences = 0;
@@ -92,35 +154,15 @@ int run(const Options& o) {
   for (std::uint64_t seed = o.seed; o.seconds > 0 ? elapsed() < o.seconds : done < o.sequences; ++seed, ++done) {
     const Sequence sequence = generate(seed, o.generator);
     if (o.only) fmt::print("{}{}", describe(sequence.initial), disassemble(sequence));
-    const Outcome expected = native.run(sequence);
-    const MemoryImage expected_memory = [&](std::size_t page) { return native.data() + 4096 * page; };
+    Outcome expected;
+    const std::string report = bench.run(sequence, expected);
     ++ends[expected.vector & 31];
-    std::string report;
-    if (o.native) {
-      const std::vector<std::uint8_t> before = copy_pages(expected_memory);
-      const Outcome again = native.run(sequence);
-      report =
-          compare(sequence, expected, [&](std::size_t page) { return &before[4096 * page]; }, again, expected_memory);
-    }
-#ifndef VMP_NATIVE_ONLY
-    else {
-      try {
-        const Outcome got = guest->run(sequence);
-        report =
-            compare(sequence, expected, expected_memory, got, [&](std::size_t page) { return guest->data_page(page); });
-      } catch (const std::runtime_error& error) {
-        report = fmt::format("  the engine did not finish: {}\n", error.what());
-        guest = std::make_unique<GuestCpu>();
-      }
-    }
-#endif
     if (o.only)
       fmt::print("natively: vector {} error {:x} cr2 {:x}\n{}", expected.vector, expected.error_code,
                  expected.fault_address, describe(expected.state));
     if (report.empty()) continue;
-    fmt::print("sequence {} (--only {} shows all of it): native, then {}\n{}{}\n", seed, seed,
-               o.native ? "native again" : "engine", report, disassemble(sequence));
-    if (++differences >= (o.keep_going ? 50U : 1U)) break;
+    report_difference(bench, seed, sequence, report);
+    if (++differences >= (o.keep_going ? 2000U : 1U)) break;
   }
   std::uint64_t instructions = 0;
   for (const auto& [name, count] : generated_mnemonics()) {

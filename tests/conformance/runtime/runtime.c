@@ -141,6 +141,7 @@ void runtime_start(void) {
   set_up_tables();
   write_cr3((u64)pml4);
   load_tables();
+  asm volatile("lldt %w0" ::"r"(0));
   out8(0x21, 0xff);  // both PICs masked
   out8(0xa1, 0xff);
   out8(0x3f9, 0);  // 16550: no interrupts, 115200 8n1, FIFO

@@ -8,7 +8,7 @@
 namespace vm_platform {
 namespace {
 
-constexpr int kRounds = 100'000;
+constexpr int kRounds = 30'000;
 
 /// Two threads go through `kRounds` rounds in step; each round begins as close together as a spin can make it.
 template <typename First, typename Second, typename Check>

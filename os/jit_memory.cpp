@@ -1,11 +1,14 @@
 // JitMemory on every host: the choice of mode, the books of blocks, and who writes where.
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cstring>
 #include <mutex>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 #include <vm_platform/memory.hpp>
+#include <vm_platform/signals.hpp>
 
 #include "os/jit_host.hpp"
 #include "os/mapping.hpp"
@@ -23,7 +26,20 @@ struct JitMemory::State {
   RangeAllocator blocks;
   std::unordered_map<std::uint64_t, std::unique_ptr<jit_host::Unwind>> unwind;  // by block offset
   std::mutex writing;                                                           // writers; held while pages switch
-  std::vector<std::uint32_t> writers;                                           // per page: how many write to it
+  std::vector<std::atomic<std::uint32_t>> writers;                              // per page: how many write to it
+  std::atomic<bool> broken = false;  // a page could not be made executable again
+  const std::byte* executable = nullptr;
+  SignalHandler waiting;  // last: gone first
+
+  /// A thread ran into a page that is being written (ProtectionSwitch): it waits here, in its fault handler, and then
+  /// runs the instruction again.
+  static FaultAction wait_for_writer(Fault& fault, void* user) noexcept {
+    const auto& state = *static_cast<const State*>(user);
+    if (fault.access() == FaultAccess::Read || fault.access() == FaultAccess::Write) return FaultAction::Pass;
+    const auto page = (fault.address() - reinterpret_cast<std::uintptr_t>(state.executable)) / host_page_size();
+    while (state.writers[page].load(std::memory_order_acquire) != 0 && !state.broken) std::this_thread::yield();
+    return state.broken ? FaultAction::Pass : FaultAction::Resume;
+  }
 };
 
 namespace {
@@ -85,6 +101,12 @@ Result<JitMemory> JitMemory::create(const JitOptions& options) {
   memory.size_ = size;
   memory.state_ = std::make_unique<State>(mode, size);
   memory.state_->name = options.name;
+  memory.state_->executable = memory.executable_;
+  if (mode == JitMode::ProtectionSwitch) {
+    auto handler = register_sigsegv_handler({memory.executable_, size}, &State::wait_for_writer, memory.state_.get());
+    if (!handler) return fail(handler.error());
+    memory.state_->waiting = std::move(*handler);
+  }
   return memory;
 }
 
@@ -161,36 +183,41 @@ Result<JitWriter> JitMemory::write(std::uint64_t offset, std::uint64_t size) con
     const std::uint64_t page = host_page_size();
     const std::lock_guard lock(state_->writing);
     const std::uint64_t first = offset / page, last = (offset + size - 1) / page;
-    // Only the pages nobody has open yet are switched; usually all of them, in one call.
+    // Only the pages nobody has open yet are switched; usually all of them, in one call. They are counted first: a
+    // thread that runs into one meanwhile must find somebody to wait for.
     for (std::uint64_t at = first; at <= last;) {
       std::uint64_t end = at;
-      while (end <= last && state_->writers[end] == 0) ++end;
+      for (; end <= last && state_->writers[end] == 0; ++end) state_->writers[end] = 1;
       if (end != at) {
         if (auto done = jit_host::make_writable(writable_ + at * page, (end - at) * page); !done) {
-          for (std::uint64_t undo = first; undo < at; ++undo) {
-            if (--state_->writers[undo] == 0) (void)jit_host::make_executable(writable_ + undo * page, page);
-          }
+          close_pages(first, end);
           return fail(done.error());
         }
       }
-      for (; at < end; ++at) state_->writers[at] = 1;
-      for (; at <= last && state_->writers[at] != 0; ++at) ++state_->writers[at];
+      for (at = end; at <= last && state_->writers[at] != 0; ++at) ++state_->writers[at];
     }
   }
   return JitWriter(this, offset, {writable_ + offset, size});
+}
+
+void JitMemory::close_pages(std::uint64_t first, std::uint64_t end) const noexcept {
+  const std::uint64_t page = host_page_size();
+  for (std::uint64_t at = first; at < end;) {
+    std::uint64_t stop = at;
+    while (stop < end && state_->writers[stop] == 1) ++stop;
+    if (stop != at && !jit_host::make_executable(writable_ + at * page, (stop - at) * page)) state_->broken = true;
+    for (; at < stop; ++at) state_->writers[at] = 0;
+    for (; at < end && state_->writers[at] > 1; ++at) --state_->writers[at];
+  }
 }
 
 void JitMemory::end_write(std::uint64_t offset, std::uint64_t size) const noexcept {
   if (state_->mode == JitMode::ProtectionSwitch) {
     const std::uint64_t page = host_page_size();
     const std::lock_guard lock(state_->writing);
-    const std::uint64_t first = offset / page, last = (offset + size - 1) / page;
-    for (std::uint64_t at = first; at <= last;) {
-      std::uint64_t end = at;
-      while (end <= last && state_->writers[end] == 1) state_->writers[end++] = 0;
-      if (end != at) (void)jit_host::make_executable(writable_ + at * page, (end - at) * page);
-      for (at = end; at <= last && state_->writers[at] > 1; ++at) --state_->writers[at];
-    }
+    flush_instruction_cache(executable_ + offset, size, writable_ + offset);
+    close_pages(offset / page, (offset + size - 1) / page + 1);
+    return;
   }
   flush_instruction_cache(executable_ + offset, size, writable_ + offset);
 }

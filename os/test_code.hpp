@@ -7,6 +7,14 @@
 #include <span>
 #include <vector>
 
+#if defined(__has_feature)
+#define VMP_TEST_ASAN __has_feature(address_sanitizer)
+#define VMP_TEST_TSAN __has_feature(thread_sanitizer)
+#else
+#define VMP_TEST_ASAN 0
+#define VMP_TEST_TSAN 0
+#endif
+
 namespace vm_platform::test_code {
 
 inline std::vector<std::byte> bytes_of(std::initializer_list<unsigned> values) {

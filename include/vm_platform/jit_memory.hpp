@@ -116,6 +116,7 @@ class JitMemory {
   struct State;
   JitMemory() noexcept;
   void end_write(std::uint64_t offset, std::uint64_t size) const noexcept;
+  void close_pages(std::uint64_t first, std::uint64_t end) const noexcept;
 
   std::byte* writable_ = nullptr;
   std::byte* executable_ = nullptr;

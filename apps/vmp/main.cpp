@@ -31,6 +31,8 @@ int run(int argc, char** argv) {
   Action action;
   add_version(app, action);
   add_run(app, action);
+  add_host(app, action);
+  add_doctor(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -28,7 +28,8 @@ using Bytes = std::span<const std::byte>;
   return le32(b, at) | (static_cast<std::uint64_t>(le32(b, at + 4)) << 32);
 }
 
-/// A both-endian pair is read by its little-endian half, as every reader does; whether the halves agree is verify's concern.
+/// A both-endian pair is read by its little-endian half, as every reader does; whether the halves agree is verify's
+/// concern.
 [[nodiscard]] inline bool both16_agree(Bytes b, std::size_t at) { return le16(b, at) == be16(b, at + 2); }
 [[nodiscard]] inline bool both32_agree(Bytes b, std::size_t at) { return le32(b, at) == be32(b, at + 4); }
 

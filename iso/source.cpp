@@ -53,7 +53,8 @@ class RawSectorSource final : public Source {
       raw.resize(sectors * sector_size_);
       if (auto done = inner_->read(sector * sector_size_, raw); !done) return done;
       for (std::uint64_t i = 0; i < sectors; ++i) {
-        const std::size_t take = static_cast<std::size_t>(std::min<std::uint64_t>(kUserData - within_sector, into.size()));
+        const std::size_t take =
+            static_cast<std::size_t>(std::min<std::uint64_t>(kUserData - within_sector, into.size()));
         std::memcpy(into.data(), raw.data() + i * sector_size_ + data_offset_ + within_sector, take);
         into = into.subspan(take);
         offset += take;

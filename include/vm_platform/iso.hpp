@@ -1,8 +1,8 @@
 // Reads disc images: ISO 9660 levels 1 to 3 and version 2, Joliet, Rock Ridge, El Torito, zisofs.
 //
-// `SimpleIso9660::open("debian.iso")` reads a few sectors, whatever the size of the image; everything else is read when it
-// is asked for. An image is never believed: every length, location and chain is checked before it is used, and what is
-// damaged comes back as a `VmError` that names the byte offset. Specifications: ECMA-119 4th edition, the Joliet
+// `SimpleIso9660::open("debian.iso")` reads a few sectors, whatever the size of the image; everything else is read when
+// it is asked for. An image is never believed: every length, location and chain is checked before it is used, and what
+// is damaged comes back as a `VmError` that names the byte offset. Specifications: ECMA-119 4th edition, the Joliet
 // specification, IEEE P1281 (SUSP 1.12), IEEE P1282 (RRIP 1.12), El Torito 1.0.
 #pragma once
 
@@ -50,10 +50,11 @@ struct IsoExtent {
   bool operator==(const IsoExtent&) const = default;
 };
 
-/// One name in a directory and all that is recorded about it. A plain value; reusing one object for `IsoDirectory::next`
-/// keeps its buffers, so that listing does not allocate.
+/// One name in a directory and all that is recorded about it. A plain value; reusing one object for
+/// `IsoDirectory::next` keeps its buffers, so that listing does not allocate.
 struct IsoEntry {
-  std::string name;  ///< UTF-8. May hold any character, even `/` or a control character, in a hostile image: check before use.
+  std::string
+      name;  ///< UTF-8. May hold any character, even `/` or a control character, in a hostile image: check before use.
   IsoEntryType type = IsoEntryType::File;
   bool hidden = false;       ///< The "existence" flag (ECMA-119 9.1.6).
   bool has_posix = false;    ///< Mode, owner and links below come from Rock Ridge.
@@ -117,7 +118,7 @@ enum class IsoSectorFormat : std::uint8_t {
 
 /// One session of a multi-session image.
 struct IsoSession {
-  std::uint64_t start_block = 0;   ///< 2048-byte sector; its volume descriptors are 16 sectors further.
+  std::uint64_t start_block = 0;    ///< 2048-byte sector; its volume descriptors are 16 sectors further.
   std::uint64_t volume_blocks = 0;  ///< Volume space size as its descriptor has it.
   std::string volume_id;
 };
@@ -137,11 +138,11 @@ struct IsoVolumeInfo {
   std::string volume_id, system_id, volume_set_id, publisher, preparer, application;
   std::string copyright_file, abstract_file, bibliographic_file;
   IsoTime created, modified, expires, effective;
-  std::uint32_t block_size = 2048;    ///< Logical block size in bytes: 512 to 32768, a power of two.
-  std::uint64_t volume_blocks = 0;    ///< Volume space size, in logical blocks.
-  std::uint64_t image_size = 0;       ///< Bytes of (logical) image there are.
-  std::uint16_t set_size = 1;         ///< Volumes in the set.
-  std::uint16_t sequence_number = 1;  ///< This volume's number in it.
+  std::uint32_t block_size = 2048;           ///< Logical block size in bytes: 512 to 32768, a power of two.
+  std::uint64_t volume_blocks = 0;           ///< Volume space size, in logical blocks.
+  std::uint64_t image_size = 0;              ///< Bytes of (logical) image there are.
+  std::uint16_t set_size = 1;                ///< Volumes in the set.
+  std::uint16_t sequence_number = 1;         ///< This volume's number in it.
   IsoNameSpace names = IsoNameSpace::Plain;  ///< In use.
   std::vector<IsoNameSpace> available_names;
   int joliet_level = 0;              ///< 1 to 3; 0 without Joliet.
@@ -203,8 +204,8 @@ class IsoDirectory {
   };
   explicit IsoDirectory(std::unique_ptr<Cursor> cursor) : cursor_(std::move(cursor)) {}
 
-  /// Puts the next name into `entry`; false at the end. `.` and `..` are not given. After an error the next call goes on
-  /// behind the damaged place, so that whatever can be listed is.
+  /// Puts the next name into `entry`; false at the end. `.` and `..` are not given. After an error the next call goes
+  /// on behind the damaged place, so that whatever can be listed is.
   Result<bool> next(IsoEntry& entry) { return cursor_->next(entry); }
   /// Gives back the read buffer; the next call of `next` reads again from where it was.
   void release_buffer() noexcept { cursor_->release_buffer(); }
@@ -226,20 +227,20 @@ class Iso9660 {
   /// The root directory; its name is empty.
   [[nodiscard]] virtual const IsoEntry& root() const noexcept = 0;
 
-  /// Looks `path` up (`/` or `boot/vmlinuz`, `.` and `..` allowed). Reads only the directories on the way. Symbolic links
-  /// lead within the image: an absolute target starts at its root, and `..` does not leave it. A tree without upper and
-  /// lower case (Plain, Enhanced, Joliet) falls back to the first name that differs only in ASCII case.
+  /// Looks `path` up (`/` or `boot/vmlinuz`, `.` and `..` allowed). Reads only the directories on the way. Symbolic
+  /// links lead within the image: an absolute target starts at its root, and `..` does not leave it. A tree without
+  /// upper and lower case (Plain, Enhanced, Joliet) falls back to the first name that differs only in ASCII case.
   [[nodiscard]] virtual Result<IsoEntry> find(std::string_view path, IsoFollow follow = IsoFollow::Yes,
                                               IsoCase letters = IsoCase::AsRecorded) const = 0;
   [[nodiscard]] virtual Result<IsoDirectory> open_directory(const IsoEntry& directory) const = 0;
 
-  /// Reads up to `into.size()` bytes of a file from `offset` on; fewer only at its end, 0 there and past it. zisofs files
-  /// come decompressed. Fails with `Corrupt` where the image ends before the file does.
+  /// Reads up to `into.size()` bytes of a file from `offset` on; fewer only at its end, 0 there and past it. zisofs
+  /// files come decompressed. Fails with `Corrupt` where the image ends before the file does.
   [[nodiscard]] virtual Result<std::size_t> read(const IsoEntry& file, std::uint64_t offset,
                                                  std::span<std::byte> into) const = 0;
-  /// The bytes of a file that is stored uncompressed in one extent, without copying; valid as long as the reader. Fails with
-  /// `Unsupported` for any other file. Where the image is a file that is made shorter meanwhile, touching the bytes
-  /// raises SIGBUS; `read` reports an error instead.
+  /// The bytes of a file that is stored uncompressed in one extent, without copying; valid as long as the reader. Fails
+  /// with `Unsupported` for any other file. Where the image is a file that is made shorter meanwhile, touching the
+  /// bytes raises SIGBUS; `read` reports an error instead.
   [[nodiscard]] virtual Result<std::span<const std::byte>> view(const IsoEntry& file) const = 0;
 
   /// The whole file, at most `limit` bytes (`InvalidArgument` when it is larger).
@@ -264,8 +265,8 @@ struct IsoOpenOptions {
 /// The standard implementation.
 class SimpleIso9660 final : public Iso9660 {
  public:
-  /// Opens an image file, or a disc drive's device file. Fails with `Corrupt` or `Unsupported` naming what the file is instead
-  /// (compressed, pure UDF, Nero, 2448-byte sectors, …).
+  /// Opens an image file, or a disc drive's device file. Fails with `Corrupt` or `Unsupported` naming what the file is
+  /// instead (compressed, pure UDF, Nero, 2448-byte sectors, …).
   [[nodiscard]] static Result<SimpleIso9660> open(const std::string& path, const IsoOpenOptions& options = {});
   /// Reads through `descriptor`, which stays the caller's and must outlive the reader. Its file position is not used.
   [[nodiscard]] static Result<SimpleIso9660> open_descriptor(int descriptor, const IsoOpenOptions& options = {});
@@ -301,9 +302,9 @@ class SimpleIso9660 final : public Iso9660 {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Walks a tree: every entry below a directory, parents first. A directory that the image lists twice (or inside itself)
-/// is reported as an error and not entered again, and no more directory bytes are read than the image has, so that a
-/// walk always ends. One thread at a time.
+/// Walks a tree: every entry below a directory, parents first. A directory that the image lists twice (or inside
+/// itself) is reported as an error and not entered again, and no more directory bytes are read than the image has, so
+/// that a walk always ends. One thread at a time.
 class IsoWalk {
  public:
   /// `top` is not given itself. The reader must outlive the walk.

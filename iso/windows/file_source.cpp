@@ -84,8 +84,8 @@ Result<std::unique_ptr<Source>> measured(std::unique_ptr<FileSource> source) {
 }  // namespace
 
 Result<std::unique_ptr<Source>> open_file_source(const std::string& path) {
-  HANDLE file = CreateFileW(widen(path).c_str(), GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, nullptr,
-                            OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, nullptr);
+  HANDLE file = CreateFileW(widen(path).c_str(), GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE,
+                            nullptr, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, nullptr);
   if (file == INVALID_HANDLE_VALUE) return fail(windows_error("open image", path));
   return measured(std::make_unique<FileSource>(file, -1, true, path));
 }

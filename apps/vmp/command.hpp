@@ -23,5 +23,6 @@ void add_version(CLI::App& app, Action& action);
 void add_run(CLI::App& app, Action& action);
 void add_host(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);
+void add_iso(CLI::App& app, Action& action);
 
 }  // namespace vm_platform::vmp

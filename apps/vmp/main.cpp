@@ -33,6 +33,7 @@ int run(int argc, char** argv) {
   add_run(app, action);
   add_host(app, action);
   add_doctor(app, action);
+  add_iso(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -30,6 +30,8 @@ int run(int argc, char** argv) {
   app.footer("`vmp COMMAND --help` explains a command and shows examples.");
   Action action;
   add_version(app, action);
+  add_pci(app, action);
+  add_iommu(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -87,7 +87,7 @@ TEST(PciDumpOfRealMachines, AllAreSurvivedAndDecoded) {
       ++functions;
       capabilities += function.capabilities.list.size();
       for (const PciCapability& capability : function.capabilities.list)
-        described += describe_capability(function.config, capability).empty() ? 0 : 1;
+        described += describe_capability(function.config, capability).empty() ? 0U : 1U;
       if (!function.capabilities.anomalies.empty()) broken.push_back(entry.path().filename());
     }
   }

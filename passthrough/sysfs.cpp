@@ -97,7 +97,7 @@ Result<std::string> read_kernel_file(const std::filesystem::path& path) {
 }
 
 Result<void> write_kernel_file(const std::filesystem::path& path, std::string_view text, std::string operation) {
-  const Descriptor file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  const Descriptor file(::open(path.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC));
   if (!file.valid()) return fail(VmError::from_os(errno, std::move(operation), "by writing " + path.string()));
   const ssize_t length = ::write(file.get(), text.data(), text.size());
   if (length < 0) {

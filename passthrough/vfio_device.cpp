@@ -225,7 +225,8 @@ Result<std::vector<HotResetMember>> KernelVfioDevice::hot_reset_members() const 
   std::uint32_t room = 0;
   for (int attempt = 0; attempt < 8; ++attempt) {
     std::vector<std::byte> answer(sizeof(vfio_pci_hot_reset_info) + room * sizeof(vfio_pci_dependent_device));
-    vfio_pci_hot_reset_info head{};
+    vfio_pci_hot_reset_info head;  // not with {}: clang takes its flexible array of structs for one of size zero
+    std::memset(&head, 0, sizeof head);
     head.argsz = static_cast<std::uint32_t>(answer.size());
     std::memcpy(answer.data(), &head, sizeof head);
     const int result = vfio_ioctl(descriptor_.get(), VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, answer.data());

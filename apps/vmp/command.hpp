@@ -22,5 +22,7 @@ using Action = std::function<int()>;
 void add_version(CLI::App& app, Action& action);
 void add_pci(CLI::App& app, Action& action);
 void add_iommu(CLI::App& app, Action& action);
+void add_passthrough(CLI::App& app, Action& action);
+void add_npu(CLI::App& app, Action& action);
 
 }  // namespace vm_platform::vmp

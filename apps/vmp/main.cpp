@@ -32,6 +32,8 @@ int run(int argc, char** argv) {
   add_version(app, action);
   add_pci(app, action);
   add_iommu(app, action);
+  add_passthrough(app, action);
+  add_npu(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

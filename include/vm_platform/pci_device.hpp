@@ -275,8 +275,10 @@ struct PciDeviceInfo {
 
   [[nodiscard]] std::uint8_t base_class() const { return static_cast<std::uint8_t>(class_code >> 16); }
   [[nodiscard]] std::uint16_t class_and_subclass() const { return static_cast<std::uint16_t>(class_code >> 8); }
+  /// Host, PCI and CardBus bridges, by header or by class.
   [[nodiscard]] bool is_bridge() const {
-    return header_type == 1 || header_type == 2 || class_and_subclass() == 0x0600;
+    const auto kind = class_and_subclass();
+    return header_type == 1 || header_type == 2 || kind == 0x0600 || kind == 0x0604 || kind == 0x0607;
   }
   [[nodiscard]] bool is_virtual_function() const { return physical_function.has_value(); }
 };

@@ -24,5 +24,9 @@ void add_run(CLI::App& app, Action& action);
 void add_host(CLI::App& app, Action& action);
 void add_doctor(CLI::App& app, Action& action);
 void add_iso(CLI::App& app, Action& action);
+void add_pci(CLI::App& app, Action& action);
+void add_iommu(CLI::App& app, Action& action);
+void add_passthrough(CLI::App& app, Action& action);
+void add_npu(CLI::App& app, Action& action);
 
 }  // namespace vm_platform::vmp

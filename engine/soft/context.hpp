@@ -111,6 +111,8 @@ struct CpuContext {
   // a kernel that finds them off leaves PAT off too.
   std::uint64_t mtrr_default = 0xc06, mtrr_variable[16] = {}, mtrr_fixed[11] = {};
   std::uint64_t hardware_configuration = 1 << 24;  ///< HWCR; the TSC counts at the P0 frequency.
+  bool single_step_done = false;  ///< INT n and its like: TF goes with the saved flags, and no trap follows.
+  std::uint64_t debug_hits = 0;  ///< Breakpoints that data accesses of this instruction hit: bits of DR6.
   std::uint64_t debug_control = 0, kvm_system_time = 0, kvm_wall_clock = 0;
   std::uint64_t amd_configuration[10] = {};  ///< SYSCFG, NB_CFG … (semantics/msr.cpp has the list).
 

@@ -6,6 +6,7 @@
 #include "engine/soft/mmu.hpp"
 #include "engine/soft/native_fault.hpp"
 #include "engine/soft/page_walk.hpp"
+#include "engine/soft/semantics/breakpoints.hpp"
 #include "engine/soft/translator.hpp"
 
 namespace vm_platform::soft {
@@ -68,6 +69,7 @@ VcpuExit SoftCpu::run() {
       step();
     } catch (const GuestFault& fault) {
       pending_count = 0;
+      debug_hits = 0;  // of an instruction that did not happen
       ++counters.exceptions;
       try {
         deliver_exception(*this, fault);
@@ -161,14 +163,30 @@ void SoftCpu::step() {
       return;
     }
   }
-  Block& block = find_block(rip, mode);
   if (mode.checked) {
-    run_block(block);
-    if (single_step && !interrupt_shadow) throw GuestFault{Vector::Debug, {}, 0, 1U << 14};
+    step_checked(mode, single_step);
     return;
   }
+  Block& block = find_block(rip, mode);
   vmp_soft_enter(code.executable(block));
   after_block(mode);
+}
+
+void SoftCpu::step_checked(const Mode& mode, bool single_step) {
+  const std::uint64_t resume = system_flags & rflags::kResume, at = rip;
+  if (has_breakpoints(*this) && resume == 0) {
+    if (const std::uint64_t hits = instruction_breakpoints(*this, fetch_address(at)))
+      throw GuestFault{Vector::Debug, {}, 0, hits};
+  }
+  // RF holds for one instruction; one that is not done yet (a long repeat) keeps it.
+  system_flags &= ~rflags::kResume;
+  single_step_done = false;
+  run_block(find_block(at, mode));
+  if (rip == at) system_flags |= resume;
+  if (interrupt_shadow) return;  // traps wait until after the instruction that follows MOV SS
+  const std::uint64_t traps = debug_hits | (single_step && !single_step_done ? 1U << 14 : 0);
+  debug_hits = 0;
+  if (traps != 0) throw GuestFault{Vector::Debug, {}, 0, traps};
 }
 
 void SoftCpu::run_block(Block& block) {

@@ -104,6 +104,7 @@ struct Pc::Parts {
   DebugExit debug_exit;
   PvPanic panic;
   std::vector<E820Entry> e820;
+  std::vector<acpi::PlacedTable> tables;
   Gpa rsdp;
 };
 
@@ -152,7 +153,7 @@ void Pc::Parts::describe_memory() {
 }
 
 Result<void> Pc::Parts::write_tables() {
-  const auto tables = acpi::build_tables({config.cpus, window64()});
+  if (tables.empty()) tables = acpi::build_tables({config.cpus, window64()});
   rsdp = tables.front().address;
   for (const auto& table : tables) {
     if (!memory.write(table.address, std::as_bytes(std::span(table.bytes))))

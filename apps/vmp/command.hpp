@@ -21,5 +21,12 @@ using Action = std::function<int()>;
 /// Each adds its subcommand (options, help) to `app` and sets `action` when the user chose it.
 void add_version(CLI::App& app, Action& action);
 void add_run(CLI::App& app, Action& action);
+void add_host(CLI::App& app, Action& action);
+void add_doctor(CLI::App& app, Action& action);
+void add_iso(CLI::App& app, Action& action);
+void add_pci(CLI::App& app, Action& action);
+void add_iommu(CLI::App& app, Action& action);
+void add_passthrough(CLI::App& app, Action& action);
+void add_npu(CLI::App& app, Action& action);
 
 }  // namespace vm_platform::vmp

@@ -31,6 +31,13 @@ int run(int argc, char** argv) {
   Action action;
   add_version(app, action);
   add_run(app, action);
+  add_host(app, action);
+  add_doctor(app, action);
+  add_iso(app, action);
+  add_pci(app, action);
+  add_iommu(app, action);
+  add_passthrough(app, action);
+  add_npu(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

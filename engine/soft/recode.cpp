@@ -95,6 +95,46 @@ void write_immediates(Emitter& out, const Instruction& instruction) {
     if (immediate.size != 0) out.bytes(instruction.bytes + immediate.offset, immediate.size / 8);
 }
 
+/// Whether a 66h prefix chooses the operand size of this instruction (rather than the instruction itself).
+bool sized_by_prefix(const Instruction& instruction) {
+  switch (instruction.info.meta.isa_set) {
+    case ZYDIS_ISA_SET_X87:
+    case ZYDIS_ISA_SET_FCMOV:
+    case ZYDIS_ISA_SET_PENTIUMMMX:
+    case ZYDIS_ISA_SET_SSE:
+    case ZYDIS_ISA_SET_SSE2:
+    case ZYDIS_ISA_SET_SSE2MMX:
+    case ZYDIS_ISA_SET_SSE3:
+    case ZYDIS_ISA_SET_SSE3X87:
+    case ZYDIS_ISA_SET_SSSE3:
+    case ZYDIS_ISA_SET_SSSE3MMX:
+    case ZYDIS_ISA_SET_SSE4:
+    case ZYDIS_ISA_SET_AES:
+    case ZYDIS_ISA_SET_PCLMULQDQ:
+    case ZYDIS_ISA_SET_SHA: return false;
+    default: return true;
+  }
+}
+
+/// Prefixes that stay. In 16-bit code the operand-size prefix means the opposite of what it means to the host.
+void write_prefixes(Emitter& out, const Instruction& instruction) {
+  const ZydisDecodedInstruction& info = instruction.info;
+  const bool turned = info.machine_mode == ZYDIS_MACHINE_MODE_LEGACY_16 && sized_by_prefix(instruction);
+  if (turned && info.operand_width == 16) out.u8(0x66);
+  for (unsigned i = 0; i < info.raw.prefix_count; ++i) {
+    const auto& prefix = info.raw.prefixes[i];
+    switch (prefix.value) {
+      case 0x66:
+        if (!turned || prefix.type == ZYDIS_PREFIX_TYPE_MANDATORY) out.u8(0x66);
+        break;
+      case 0xf0:
+      case 0xf2:
+      case 0xf3: out.u8(prefix.value); break;
+      default: break;  // segment and address size are in the new operand; REX is made anew
+    }
+  }
+}
+
 }  // namespace
 
 bool recode(Emitter& out, const Instruction& instruction, const Recoding& recoding) {
@@ -119,14 +159,13 @@ bool recode(Emitter& out, const Instruction& instruction, const Recoding& recodi
   }
   if (info.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) return false;
 
-  for (unsigned i = 0; i < info.raw.prefix_count; ++i) {
-    switch (info.raw.prefixes[i].value) {
-      case 0x66:
-      case 0xf0:
-      case 0xf2:
-      case 0xf3: out.u8(info.raw.prefixes[i].value); break;
-      default: break;  // segment and address size are in the new operand; REX is made anew
-    }
+  write_prefixes(out, instruction);
+  if (info.machine_mode != ZYDIS_MACHINE_MODE_LONG_64 && info.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+      info.opcode >= 0x40 && info.opcode <= 0x4f) {  // INC and DEC, whose short forms are REX prefixes now
+    out.rex_rxb(false, 0, 0, fields.opcode_register);
+    out.u8(0xff);
+    out.modrm(3, info.opcode >= 0x48 ? 1 : 0, fields.opcode_register);
+    return true;
   }
   out.rex_rxb(info.raw.rex.W != 0, has_modrm ? fields.reg : 0, memory ? target.index : 0, rm_bits,
               fields.byte_register_needs_rex);
@@ -137,7 +176,10 @@ bool recode(Emitter& out, const Instruction& instruction, const Recoding& recodi
     case ZYDIS_OPCODE_MAP_0F3A: out.u8(0x0f), out.u8(0x3a); break;
     default: return false;
   }
-  out.u8(opcode_holds_register(instruction) ? (info.opcode & 0xf8u) | (fields.opcode_register & 7) : info.opcode);
+  const bool old_alias = info.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && info.opcode == 0x82;  // of 80h
+  out.u8(old_alias                            ? 0x80u
+         : opcode_holds_register(instruction) ? (info.opcode & 0xf8u) | (fields.opcode_register & 7)
+                                              : info.opcode);
   if (has_modrm) write_modrm(out, fields, memory, target);
   write_immediates(out, instruction);
   return true;

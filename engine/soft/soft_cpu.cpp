@@ -99,7 +99,6 @@ SoftCpu::Next SoftCpu::handle_events(VcpuExit& exit) {
     return Next::Return;
   }
   if (init.exchange(false)) {
-    startup_vector = -1;
     run_state = RunState::WaitForStartup;
     halted = false;
   }

@@ -65,6 +65,7 @@ class SoftVcpu final : public Vcpu {
     cpu_.wake();
   }
   void raise_init() noexcept override {
+    cpu_.startup_vector = -1;  // here, not when INIT is acted on: the start-up IPI may follow before that
     cpu_.init = true;
     cpu_.wake();
   }

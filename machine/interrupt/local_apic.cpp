@@ -120,7 +120,7 @@ bool LocalApic::accept(const ApicMessage& message) {
       return true;
     case DeliveryMode::ExtInt:
       external_requested_ = true;
-      if (signals != nullptr) signals->interrupt_pending();
+      announce();
       return true;
     case DeliveryMode::Smi:  // there is no SMM
     case DeliveryMode::Reserved: break;
@@ -141,7 +141,7 @@ void LocalApic::request(std::uint8_t vector, bool level_triggered) {
   // A bit that was set already has been announced and not been taken since.
   if (!requested_.set(vector)) return;
   any_requested_.store(true);
-  if (CpuSignals* signals = signals_.load()) signals->interrupt_pending();
+  announce();
 }
 
 void LocalApic::note_error(std::uint32_t bit) {
@@ -160,9 +160,7 @@ void LocalApic::deliver_local(Lvt which) {
     case DeliveryMode::Nmi:
       if (CpuSignals* signals = signals_.load()) signals->raise_nmi();
       break;
-    case DeliveryMode::ExtInt:
-      if (CpuSignals* signals = signals_.load()) signals->interrupt_pending();
-      break;
+    case DeliveryMode::ExtInt: announce(); break;
     default: break;
   }
 }
@@ -170,8 +168,8 @@ void LocalApic::deliver_local(Lvt which) {
 void LocalApic::lint0_raised() {
   if (enabled() && !external_requested_.load()) {
     deliver_local(kLint0);
-  } else if (CpuSignals* signals = signals_.load()) {
-    signals->interrupt_pending();
+  } else {
+    announce();
   }
 }
 
@@ -203,7 +201,11 @@ std::optional<std::uint8_t> LocalApic::acknowledge() noexcept {
   take_pending_init();
   if (external_ready()) {
     external_requested_ = false;
-    if (const auto vector = pic_.acknowledge()) return vector;
+    if (const auto vector = pic_.acknowledge()) {
+      // Nothing rose, but more may be waiting: with the PIC's automatic EOI, or at the APIC.
+      if (has_interrupt()) announce();
+      return vector;
+    }
   }
   if (!enabled()) return std::nullopt;
   const int highest = requested_.highest();
@@ -230,11 +232,16 @@ void LocalApic::update_priority() noexcept {
   shown_priority_.store(priority_, std::memory_order_relaxed);
 }
 
+/// The CPU looks again.
+void LocalApic::announce() noexcept {
+  if (CpuSignals* signals = signals_.load()) signals->interrupt_pending();
+}
+
 /// After a priority fell: the CPU looks again although nothing new came.
 void LocalApic::notice_if_deliverable() noexcept {
   if (!any_requested_.load()) return;
   if (const int vector = requested_.highest(); vector >= 0 && (vector & 0xf0) > (priority_ & 0xf0)) {
-    if (CpuSignals* signals = signals_.load()) signals->interrupt_pending();
+    announce();
   }
 }
 

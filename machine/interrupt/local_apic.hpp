@@ -90,6 +90,7 @@ class LocalApic final : public CpuInterruptController {
   void init_registers() noexcept;
   void request(std::uint8_t vector, bool level_triggered);
   void update_priority() noexcept;
+  void announce() noexcept;
   void notice_if_deliverable() noexcept;
   void deliver_local(Lvt which);
   void note_error(std::uint32_t bit);

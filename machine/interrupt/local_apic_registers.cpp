@@ -132,9 +132,7 @@ void LocalApic::write_lvt(Lvt which, std::uint32_t value) {
   }
   lvt_[which] = entry;
   // A line that is already up when its input opens.
-  if (which == kLint0 && external_ready()) {
-    if (CpuSignals* signals = signals_.load()) signals->interrupt_pending();
-  }
+  if (which == kLint0 && external_ready()) announce();
 }
 
 bool LocalApic::write_base(std::uint64_t value) {
@@ -151,6 +149,7 @@ bool LocalApic::write_base(std::uint64_t value) {
     command_high_ = 0;
   }
   base_ = value;
+  if (external_ready()) announce();  // with the APIC off, the PIC is the CPU's
   return true;
 }
 

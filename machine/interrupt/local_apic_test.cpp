@@ -240,7 +240,7 @@ TEST_F(LocalApicTest, DeadlineTimer) {
   EXPECT_EQ(apic.write_msr(0x6e0, tsc.now()), Access::Done);
   EXPECT_EQ(msr(apic, 0x6e0), 0u) << "ignored in other modes";
   EXPECT_EQ(apic.write_msr(0x832, 0x40043), Access::Done);
-  const std::uint64_t deadline = tsc.now() + tsc.frequency_hz / 100;
+  const std::uint64_t deadline = tsc.now() + tsc.frequency_hz / 20;
   EXPECT_EQ(apic.write_msr(0x6e0, deadline), Access::Done);
   EXPECT_EQ(msr(apic, 0x6e0), deadline);
   EXPECT_FALSE(apic.has_interrupt());
@@ -339,7 +339,7 @@ TEST_F(IoApicTest, UnmaskingALevelThatIsUpSendsIt) {
 
 // What several threads do to one APIC at once; ThreadSanitizer watches, and nothing may be lost.
 TEST_F(IoApicTest, NothingIsLostBetweenThreads) {
-  constexpr int kRounds = 20'000;
+  constexpr int kRounds = 4'000;
   LocalApic& apic = bus.apic(0);
   entry(5, 0x8085);
   apic.mmio_write(0x320, 4, 0x20090);
@@ -358,7 +358,7 @@ TEST_F(IoApicTest, NothingIsLostBetweenThreads) {
   std::thread wire([&] {
     for (int i = 0; !done; ++i) io_apic.set_level(5, i % 2 == 0), std::this_thread::yield();
   });
-  int levels = 0, ticks = 0;
+  int levels = 0;
   while (taken[0] < kRounds || taken[1] < kRounds) {
     if (!apic.has_interrupt()) {
       std::this_thread::yield();
@@ -370,7 +370,6 @@ TEST_F(IoApicTest, NothingIsLostBetweenThreads) {
     if (vector == 0x61) ++taken[0];
     if (vector == 0x72) ++taken[1];
     levels += vector == 0x85;
-    ticks += vector == 0x90;
   }
   done = true;
   first.join(), second.join(), wire.join();

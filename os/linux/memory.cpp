@@ -1,113 +1,401 @@
+// Mappings made: anonymous memory, memfds, files, views.
+#include <fcntl.h>
+#include <linux/mempolicy.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
+#include <bit>
 #include <cerrno>
+#include <cstring>
+#include <fstream>
 #include <utility>
-#include <vm_platform/memory.hpp>
+
+#include "os/linux/descriptor.hpp"
+#include "os/linux/memory_failure.hpp"
+#include "os/linux/place.hpp"
+#include "os/mapping.hpp"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
 
 namespace vm_platform {
+
+std::uint64_t host_page_size() noexcept {
+  static const auto size = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  return size;
+}
+
+int to_prot(MemoryProtection protection) noexcept {
+  int flags = PROT_NONE;
+  if (allows(protection, MemoryProtection::Read)) flags |= PROT_READ;
+  if (allows(protection, MemoryProtection::Write)) flags |= PROT_WRITE;
+  if (allows(protection, MemoryProtection::Execute)) flags |= PROT_EXEC;
+  return flags;
+}
+
+Result<Placement> place(const PlaceRequest& request) {
+  const std::string subject = describe_range(request.name, request.size, request.fixed);
+  const auto map_failed = [&](int error) {
+    return fail(memory_failure(
+        allows(request.protection, MemoryProtection::Execute) ? MemoryCall::MapExecutable : MemoryCall::Map, error,
+        "mmap", subject, request.size));
+  };
+  const int prot = to_prot(request.protection);
+  const auto offset = static_cast<off_t>(request.offset);
+  const bool plain = request.guard_before == 0 && request.guard_after == 0 && request.alignment <= host_page_size();
+  if (plain) {
+    void* wanted = request.fixed != nullptr ? request.fixed : request.hint;
+    const int flags = request.flags | (request.fixed != nullptr ? MAP_FIXED_NOREPLACE : 0);
+    void* address = ::mmap(wanted, request.size, prot, flags, request.descriptor, offset);
+    if (address == MAP_FAILED) return map_failed(errno);
+    auto* data = static_cast<std::byte*>(address);
+    if (request.fixed != nullptr && address != request.fixed) {  // a kernel before 4.17 takes it as a hint
+      ::munmap(address, request.size);
+      return map_failed(EEXIST);
+    }
+    return Placement{data, request.size, data};
+  }
+  // Reserve addresses for the guards, the body and the alignment; give back what is too much; map the body over it.
+  const std::uint64_t slack = request.fixed == nullptr && request.alignment > host_page_size() ? request.alignment : 0;
+  const std::uint64_t total = request.guard_before + request.size + request.guard_after;
+  void* wanted =
+      request.fixed != nullptr ? static_cast<std::byte*>(request.fixed) - request.guard_before : request.hint;
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (request.fixed != nullptr ? MAP_FIXED_NOREPLACE : 0);
+  void* address = ::mmap(wanted, total + slack, PROT_NONE, flags, -1, 0);
+  if (address == MAP_FAILED) return map_failed(errno);
+  auto* reserved = static_cast<std::byte*>(address);
+  if (request.fixed != nullptr && address != wanted) {
+    ::munmap(address, total);
+    return map_failed(EEXIST);
+  }
+  std::byte* base = reserved;
+  if (slack != 0) {
+    const auto first = reinterpret_cast<std::uintptr_t>(reserved) + request.guard_before;
+    base = reserved + (round_up(first, request.alignment) - first);
+    const auto before = static_cast<std::uint64_t>(base - reserved);
+    if (before != 0) ::munmap(reserved, before);
+    if (slack != before) ::munmap(base + total, slack - before);
+  }
+  std::byte* data = base + request.guard_before;
+  if (::mmap(data, request.size, prot, request.flags | MAP_FIXED, request.descriptor, offset) == MAP_FAILED) {
+    const int error = errno;
+    ::munmap(base, total);
+    return map_failed(error);
+  }
+  return Placement{base, total, data};
+}
+
 namespace {
 
-Result<std::byte*> map(std::uint64_t size, int protection, int flags, int descriptor, const char* what) {
-  void* address = ::mmap(nullptr, size, protection, flags, descriptor, 0);
-  if (address == MAP_FAILED) return fail(VmError::from_os(errno, "mmap", std::to_string(size) + " bytes of " + what));
-  return static_cast<std::byte*>(address);
+Result<Descriptor> create_memfd(const MemoryOptions& options, unsigned huge_flags) {
+  // Data is never run from here: say so where the kernel (6.3) knows the flag.
+  Descriptor memfd(::memfd_create(options.name.c_str(), MFD_CLOEXEC | MFD_NOEXEC_SEAL | huge_flags));
+  if (!memfd && errno == EINVAL) memfd = Descriptor(::memfd_create(options.name.c_str(), MFD_CLOEXEC | huge_flags));
+  if (!memfd) return fail(memory_failure(MemoryCall::Memfd, errno, "memfd_create", options.name));
+  if (::ftruncate(memfd.get(), static_cast<off_t>(options.size)) != 0)
+    return fail(memory_failure(MemoryCall::Memfd, errno, "ftruncate", describe_range(options.name, options.size)));
+  return memfd;
 }
 
-Result<int> create_memfd(std::uint64_t size, const std::string& name) {
-  const int descriptor = ::memfd_create(name.c_str(), MFD_CLOEXEC);
-  if (descriptor < 0) return fail(VmError::from_os(errno, "memfd_create", name));
-  if (::ftruncate(descriptor, static_cast<off_t>(size)) != 0) {
-    const int error = errno;
-    ::close(descriptor);
-    return fail(VmError::from_os(error, "ftruncate", name + " to " + std::to_string(size) + " bytes"));
+std::uint64_t default_huge_page_size() {
+  std::ifstream file("/proc/meminfo");
+  std::string key, unit;
+  std::uint64_t value = 0;
+  while (file >> key >> value) {
+    std::getline(file, unit);
+    if (key == "Hugepagesize:") return value * kKiB;
   }
-  return descriptor;
+  return 0;
 }
 
-Result<std::uint64_t> checked_size(std::uint64_t size) {
-  if (size == 0 || size > (1ULL << 46))
-    return fail(ErrorCode::InvalidArgument, "map memory", std::to_string(size) + " bytes");
-  return round_up(size, kPageSize);
+/// Why MADV_HUGEPAGE would do nothing; empty where it works.
+std::string transparent_huge_pages_off(bool shared) {
+  const char* path =
+      shared ? "/sys/kernel/mm/transparent_hugepage/shmem_enabled" : "/sys/kernel/mm/transparent_hugepage/enabled";
+  std::ifstream file(path);
+  std::string text;
+  if (!std::getline(file, text)) return "the kernel has no transparent huge pages";
+  if (text.find("[never]") == std::string::npos && text.find("[deny]") == std::string::npos) return {};
+  return std::string("transparent huge pages are off; echo ") + (shared ? "advise" : "madvise") + " > " + path;
+}
+
+void bind_to_node(std::byte* data, std::uint64_t size, int node, std::string& note) {
+  std::array<unsigned long, 16> mask{};
+  constexpr std::size_t kBits = sizeof(unsigned long) * 8;
+  long status = -1;
+  errno = EINVAL;
+  if (static_cast<std::size_t>(node) < mask.size() * kBits) {
+    mask[static_cast<std::size_t>(node) / kBits] = 1UL << (static_cast<std::size_t>(node) % kBits);
+    status = ::syscall(SYS_mbind, data, size, MPOL_PREFERRED, mask.data(), mask.size() * kBits, 0);
+  }
+  if (status != 0) {
+    note += (note.empty() ? "" : "; ") + ("NUMA node " + std::to_string(node) + " not used: " + std::strerror(errno));
+  }
 }
 
 }  // namespace
 
-Result<MappedMemory> MappedMemory::create_shared(std::uint64_t size, const std::string& name) {
-  const auto rounded = checked_size(size);
-  if (!rounded) return fail(rounded.error());
-  const auto descriptor = create_memfd(*rounded, name);
-  if (!descriptor) return fail(descriptor.error());
+Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
+  std::uint64_t page = host_page_size();
+  HugePages huge = options.huge_pages;
+  std::string note;
+  if (huge == HugePages::Explicit) {
+    page = options.huge_page_size != 0 ? options.huge_page_size : default_huge_page_size();
+    if (page == 0 || !std::has_single_bit(page) || page < host_page_size()) {
+      if (options.huge_pages_required || options.huge_page_size != 0) {
+        return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::NoHugePages, "map memory", options.name,
+                                 "no such huge page size: " + std::to_string(page)));
+      }
+      huge = HugePages::Transparent;
+      page = host_page_size();
+      note = "the kernel has no huge pages to reserve";
+    }
+  }
+  auto checked = check_options(options, page);
+  if (!checked) return fail(checked.error());
+
+  auto state = std::make_unique<State>();
+  state->name = options.name;
+  state->shared = options.shared;
+  state->protection = options.protection;
+  state->reserve_only = options.reserve_only;
+  state->guard_before = checked->guard_before;
+  state->guard_after = checked->guard_after;
+
+  Descriptor memfd;
+  Result<Placement> placed = fail(ErrorCode::Status, "map memory", options.name);
+  const auto attempt = [&]() {
+    const bool pool = huge == HugePages::Explicit;
+    const auto size_bits = static_cast<unsigned>(std::countr_zero(page));
+    if (options.shared) {
+      auto created = create_memfd(*checked, pool ? MFD_HUGETLB | (size_bits << MAP_HUGE_SHIFT) : 0U);
+      if (!created) {
+        placed = fail(created.error());
+        return;
+      }
+      memfd = std::move(*created);
+    }
+    PlaceRequest request{.name = options.name,
+                         .size = checked->size,
+                         .protection = options.reserve_only ? MemoryProtection::None : options.protection,
+                         .flags = options.shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS,
+                         .descriptor = memfd.get(),
+                         .offset = 0,
+                         .alignment = std::max(checked->alignment, page),
+                         .guard_before = checked->guard_before,
+                         .guard_after = checked->guard_after,
+                         .hint = options.hint,
+                         .fixed = options.fixed_address};
+    // Huge pages of the pool are reserved here, so that an empty pool is an error now and not SIGBUS later.
+    if (pool && !options.shared) request.flags |= MAP_HUGETLB | static_cast<int>(size_bits << MAP_HUGE_SHIFT);
+    if (!pool) request.flags |= MAP_NORESERVE;
+    if (huge == HugePages::Transparent && checked->size >= 2 * kMiB)
+      request.alignment = std::max(request.alignment, 2 * kMiB);
+    state->alignment = request.alignment;
+    placed = place(request);
+  };
+  attempt();
+  if (!placed && huge == HugePages::Explicit && placed.error().detail() != MemoryError::AddressTaken) {
+    const std::string hint = "reserve them: sysctl -w vm.nr_hugepages=" + std::to_string(checked->size / page);
+    if (options.huge_pages_required) {
+      return fail(memory_error(ErrorCode::OutOfMemory, MemoryError::NoHugePages, "mmap",
+                               describe_range(options.name, checked->size) + " in huge pages", placed.error().reason())
+                      .with_hint(hint));
+    }
+    note = "no huge pages of " + std::to_string(page / kKiB) + " KiB are free (" + hint + "); transparent ones instead";
+    huge = HugePages::Transparent;
+    page = host_page_size();
+    memfd = Descriptor();
+    attempt();
+  }
+  if (!placed) return fail(placed.error());
+
   MappedMemory memory;
-  memory.descriptor_ = *descriptor;
-  const auto data = map(*rounded, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, *descriptor, name.c_str());
-  if (!data) return fail(data.error());
-  memory.data_ = *data;
-  memory.size_ = *rounded;
+  state->base = placed->base;
+  state->reserved = placed->reserved;
+  state->descriptor = memfd.take();
+  memory.data_ = placed->data;
+  memory.size_ = checked->size;
+  if (huge == HugePages::Transparent) {
+    std::string off = transparent_huge_pages_off(options.shared);
+    if (off.empty() && ::madvise(memory.data_, memory.size_, MADV_HUGEPAGE) != 0) off = std::strerror(errno);
+    if (!off.empty()) {
+      huge = HugePages::None;
+      note += (note.empty() ? "" : "; ") + off;
+    }
+  }
+  if (options.numa_node >= 0) bind_to_node(memory.data_, memory.size_, options.numa_node, note);
+  state->huge_pages = huge;
+  state->page_size = page;
+  state->note = std::move(note);
+  memory.state_ = std::move(state);
+  if (memory.state_->note.size() && options.huge_pages_required && huge == HugePages::None) {
+    return fail(memory_error(ErrorCode::Unsupported, MemoryError::NoHugePages, "map memory", options.name,
+                             memory.state_->note));
+  }
+  if (options.prefault && !options.reserve_only) {
+    if (auto done = memory.prefault(); !done) return fail(done.error());
+  }
   return memory;
 }
 
-Result<MappedMemory> MappedMemory::create_private(std::uint64_t size) {
-  const auto rounded = checked_size(size);
-  if (!rounded) return fail(rounded.error());
-  const auto data =
-      map(*rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, "private memory");
-  if (!data) return fail(data.error());
+Result<MappedMemory> MappedMemory::open_file(const std::string& path, const FileMappingOptions& options) {
+  const int mode = options.access == FileAccess::Shared ? O_RDWR : O_RDONLY;
+  const Descriptor file(::open(path.c_str(), mode | O_CLOEXEC));
+  if (!file) return fail(VmError::from_os(errno, "open", path));
+  auto memory = from_descriptor(file.get(), options);
+  if (memory) {
+    memory->state_->name = path;
+  } else if (memory.error().code() == ErrorCode::InvalidArgument) {
+    return fail(ErrorCode::InvalidArgument, "map file", path, memory.error().reason());
+  }
+  return memory;
+}
+
+Result<MappedMemory> MappedMemory::from_descriptor(int descriptor, const FileMappingOptions& options) {
+  const std::string name = "file descriptor " + std::to_string(descriptor);
+  struct stat status{};
+  if (::fstat(descriptor, &status) != 0) return fail(VmError::from_os(errno, "fstat", name));
+  const auto length = static_cast<std::uint64_t>(status.st_size);
+  const auto refuse = [&](const char* reason) { return fail(ErrorCode::InvalidArgument, "map file", name, reason); };
+  if (!S_ISREG(status.st_mode)) return refuse("not a regular file");
+  if (options.offset % host_page_size() != 0) return refuse("the offset is not a multiple of the page size");
+  if (options.offset >= length) return refuse(length == 0 ? "the file is empty" : "the offset is behind the end");
+  const std::uint64_t size = options.size != 0 ? options.size : length - options.offset;
+  if (size > length - options.offset) return refuse("the file is shorter than that");
+
+  Descriptor own(::fcntl(descriptor, F_DUPFD_CLOEXEC, 3));
+  if (!own) return fail(memory_failure(MemoryCall::Other, errno, "fcntl F_DUPFD_CLOEXEC", name));
+  const auto protection = options.access == FileAccess::ReadOnly ? MemoryProtection::Read : MemoryProtection::ReadWrite;
+  const auto placed = place({.name = name,
+                             .size = size,
+                             .protection = protection,
+                             .flags = options.access == FileAccess::Private ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED,
+                             .descriptor = own.get(),
+                             .offset = options.offset});
+  if (!placed) return fail(placed.error());
   MappedMemory memory;
-  memory.data_ = *data;
-  memory.size_ = *rounded;
+  memory.data_ = placed->data;
+  memory.size_ = size;
+  memory.state_ = std::make_unique<State>();
+  State& state = *memory.state_;
+  state.name = name;
+  state.base = placed->base;
+  state.reserved = placed->reserved;
+  state.page_size = host_page_size();
+  state.file_offset = options.offset;
+  state.protection = protection;
+  state.access = options.access;
+  state.shared = options.access != FileAccess::Private;
+  state.file = true;
+  state.descriptor = own.take();
+  if (options.prefault) {
+    if (auto done = memory.prefault(); !done) return fail(done.error());
+  }
   return memory;
 }
 
-MappedMemory::MappedMemory(MappedMemory&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)),
-      descriptor_(std::exchange(other.descriptor_, -1)) {}
-
-MappedMemory& MappedMemory::operator=(MappedMemory&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(size_, other.size_);
-  std::swap(descriptor_, other.descriptor_);
-  return *this;
-}
-
-MappedMemory::~MappedMemory() {
-  if (data_ != nullptr) ::munmap(data_, size_);
-  if (descriptor_ >= 0) ::close(descriptor_);
-}
-
-Result<JitMemory> JitMemory::create(std::uint64_t size) {
-  const auto rounded = checked_size(size);
-  if (!rounded) return fail(rounded.error());
-  const auto descriptor = create_memfd(*rounded, "generated-code");
-  if (!descriptor) return fail(descriptor.error());
-  JitMemory memory;
-  memory.size_ = *rounded;
-  const auto writable = map(*rounded, PROT_READ | PROT_WRITE, MAP_SHARED, *descriptor, "generated code");
-  if (writable) memory.writable_ = *writable;
-  const auto executable = map(*rounded, PROT_READ | PROT_EXEC, MAP_SHARED, *descriptor, "generated code");
-  if (executable) memory.executable_ = *executable;
-  ::close(*descriptor);
-  if (!writable) return fail(writable.error());
-  if (!executable) return fail(executable.error());
+Result<MappedMemory> MappedMemory::view(MemoryProtection protection, std::uint64_t offset, std::uint64_t size) const {
+  const auto length = check_range("map a second view of", offset, size);
+  if (!length) return fail(length.error());
+  const std::string subject = describe_range(state_->name, *length, data_ + offset);
+  if (!state_->shared) {
+    return fail(VmError(ErrorCode::Status, "map a second view of", subject, "private memory has only one")
+                    .with_hint("create it with MemoryOptions::shared"));
+  }
+  if (allows(protection, MemoryProtection::Execute)) {
+    return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::WritableExecutable, "map a second view of",
+                             subject, "executable views exist only in JitMemory"));
+  }
+  Descriptor own(::fcntl(state_->descriptor, F_DUPFD_CLOEXEC, 3));
+  if (!own) return fail(memory_failure(MemoryCall::Other, errno, "fcntl F_DUPFD_CLOEXEC", subject));
+  const auto placed = place({.name = state_->name,
+                             .size = *length,
+                             .protection = protection,
+                             .flags = MAP_SHARED | (state_->huge_pages == HugePages::Explicit ? 0 : MAP_NORESERVE),
+                             .descriptor = own.get(),
+                             .offset = state_->file_offset + offset,
+                             .alignment = state_->alignment});
+  if (!placed) return fail(placed.error());
+  MappedMemory memory;
+  memory.data_ = placed->data;
+  memory.size_ = *length;
+  memory.state_ = std::make_unique<State>();
+  State& state = *memory.state_;
+  state.name = state_->name;
+  state.base = placed->base;
+  state.reserved = placed->reserved;
+  state.page_size = state_->page_size;
+  state.alignment = state_->alignment;
+  state.file_offset = state_->file_offset + offset;
+  state.protection = protection;
+  state.huge_pages = state_->huge_pages;
+  state.access = allows(protection, MemoryProtection::Write) ? state_->access : FileAccess::ReadOnly;
+  state.shared = true;
+  state.file = state_->file;
+  state.descriptor = own.take();
   return memory;
 }
 
-JitMemory::JitMemory(JitMemory&& other) noexcept
-    : writable_(std::exchange(other.writable_, nullptr)),
-      executable_(std::exchange(other.executable_, nullptr)),
-      size_(std::exchange(other.size_, 0)) {}
-
-JitMemory& JitMemory::operator=(JitMemory&& other) noexcept {
-  std::swap(writable_, other.writable_);
-  std::swap(executable_, other.executable_);
-  std::swap(size_, other.size_);
-  return *this;
+Result<void> MappedMemory::resize(std::uint64_t size) {
+  if (data_ == nullptr) return fail(ErrorCode::Status, "resize", "memory", "nothing is mapped");
+  State& state = *state_;
+  const std::string subject = describe_range(state.name, size_, data_) + " to " + std::to_string(size) + " bytes";
+  if (!state.shared || (state.file && state.access != FileAccess::Shared)) {
+    return fail(VmError(ErrorCode::Status, "resize", subject, "only shared, writable memory can change its size")
+                    .with_hint("create it with MemoryOptions::shared, or reserve_only and commit()"));
+  }
+  if (size == 0 || size > kLargestMapping) return fail(ErrorCode::InvalidArgument, "resize", subject, "size");
+  if (!state.file) size = round_up(size, state.page_size);
+  const std::uint64_t old_end = state.file_offset + size_;
+  const std::uint64_t new_end = state.file_offset + size;
+  struct stat status{};
+  if (::fstat(state.descriptor, &status) != 0) return fail(VmError::from_os(errno, "fstat", subject));
+  const auto set_length = [&](std::uint64_t length) {
+    return ::ftruncate(state.descriptor, static_cast<off_t>(length)) == 0;
+  };
+  // Grow the file first and shrink it last, so that no step leaves mapped bytes without a file behind them.
+  const auto file_end = static_cast<std::uint64_t>(status.st_size);
+  if (new_end > file_end && !set_length(new_end))
+    return fail(memory_failure(MemoryCall::Memfd, errno, "ftruncate", subject, size));
+  const auto placed = place({.name = state.name,
+                             .size = size,
+                             .protection = state.reserve_only ? MemoryProtection::None : state.protection,
+                             .flags = MAP_SHARED | (state.huge_pages == HugePages::Explicit ? 0 : MAP_NORESERVE),
+                             .descriptor = state.descriptor,
+                             .offset = state.file_offset,
+                             .alignment = state.alignment,
+                             .guard_before = state.guard_before,
+                             .guard_after = state.guard_after});
+  if (!placed) {
+    if (new_end > file_end) set_length(file_end);
+    return fail(placed.error());
+  }
+  if (new_end < old_end && !set_length(new_end)) {
+    const int error = errno;
+    ::munmap(placed->base, placed->reserved);
+    return fail(VmError::from_os(error, "ftruncate", subject));
+  }
+  ::munmap(state.base, state.reserved);
+  state.base = placed->base;
+  state.reserved = placed->reserved;
+  data_ = placed->data;
+  size_ = size;
+  if (state.huge_pages == HugePages::Transparent) ::madvise(data_, size_, MADV_HUGEPAGE);
+  return {};
 }
 
-JitMemory::~JitMemory() {
-  if (writable_ != nullptr) ::munmap(writable_, size_);
-  if (executable_ != nullptr) ::munmap(executable_, size_);
+void MappedMemory::release() noexcept {
+  if (data_ == nullptr) return;
+  ::munmap(state_->base, state_->reserved);
+  if (state_->descriptor >= 0) ::close(state_->descriptor);
+  data_ = nullptr;
+  size_ = 0;
+  state_.reset();
 }
 
 }  // namespace vm_platform

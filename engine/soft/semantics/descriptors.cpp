@@ -57,7 +57,10 @@ Segment make_segment(std::uint16_t selector, const Descriptor& descriptor) {
   return {descriptor.base(), descriptor.limit(), selector, descriptor.attributes()};
 }
 
-Segment null_segment(std::uint16_t selector) { return {0, 0, selector, Segment::kUnusable}; }
+Segment null_segment(std::uint16_t selector) {
+  // A null SS is that of CPL 0 to 2, and the DPL of SS is where a saved state keeps the CPL.
+  return {0, 0, selector, static_cast<std::uint16_t>(Segment::kUnusable | rpl_of(selector) << 5)};
+}
 
 Segment virtual8086_segment(std::uint16_t selector) {
   return {std::uint64_t{selector} << 4, 0xffff, selector,

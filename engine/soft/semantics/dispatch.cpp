@@ -6,9 +6,9 @@ namespace vm_platform::soft {
 namespace {
 
 const Group* const kGroups[] = {
-    &kSegmentGroup, &kFastSystemCallGroup,  &kFarTransferGroup, &kInterruptGroup, &kFlagGroup,
-    &kControlGroup, &kDescriptorTableGroup, &kMsrGroup,         &kCpuidGroup,     &kProcessorGroup,
-    &kPortGroup,    &kStringGroup,          &kFpuStateGroup};
+    &kSegmentGroup, &kFastSystemCallGroup,  &kFarTransferGroup, &kInterruptGroup,    &kFlagGroup,
+    &kControlGroup, &kDescriptorTableGroup, &kMsrGroup,         &kCpuidGroup,        &kProcessorGroup,
+    &kPortGroup,    &kStringGroup,          &kFpuStateGroup,    &kVectorMemoryGroup, &kLegacyGroup};
 
 struct Table {
   std::array<Group, std::size(kGroups)> groups{};
@@ -62,8 +62,10 @@ void execute(Cpu& cpu, const Instruction& instruction) {
   static const Table& rows = table();
   const Row* row = rows.rows[static_cast<std::size_t>(instruction.info.mnemonic)];
   if (row == nullptr || !is_described_form(instruction)) raise(Vector::InvalidOpcode);
+  // What the instruction writes may be the instruction, and so end the life of its translation.
+  const std::uint64_t next = following_rip(cpu, instruction);
   row->handler(cpu, instruction);
-  if (row->flow == Flow::Next) advance(cpu, instruction);
+  if (row->flow == Flow::Next) cpu.rip = next;
 }
 
 }  // namespace vm_platform::soft

@@ -41,9 +41,9 @@ extern const Group kSegmentGroup, kFastSystemCallGroup, kFarTransferGroup, kInte
     kVectorMemoryGroup, kLegacyGroup;
 
 /// rip past the instruction, as wide as the mode has it.
-inline void advance(Cpu& cpu, const Instruction& instruction) {
+inline std::uint64_t following_rip(const Cpu& cpu, const Instruction& instruction) {
   const std::uint64_t next = instruction.next_rip();
-  cpu.rip = cpu.in_64bit() ? next : next & 0xffffffff;
+  return cpu.in_64bit() ? next : next & 0xffffffff;
 }
 
 }  // namespace vm_platform::soft

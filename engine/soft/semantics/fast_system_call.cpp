@@ -55,7 +55,9 @@ void sysret(Cpu& cpu, const Instruction& instruction) {
     cpu.rip = cpu.gpr[kRcx] & 0xffffffff;
     cpu.system_flags |= rflags::kInterrupt;
   }
-  cpu.segments[kSs].selector = static_cast<std::uint16_t>((base + 8) | 3);
+  Segment& stack = cpu.segments[kSs];
+  stack.selector = static_cast<std::uint16_t>((base + 8) | 3);
+  stack.attributes |= Segment::kDplMask;  // where a saved state keeps the CPL; nothing else looks at it
   cpu.cpl = 3;
 }
 

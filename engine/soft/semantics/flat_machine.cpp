@@ -48,6 +48,7 @@ void check_write(Cpu& cpu, std::uint64_t linear, std::size_t size, Rights rights
 std::byte* host_pointer(Cpu& cpu, std::uint64_t linear, std::size_t size, Access access, Rights rights) {
   check_range(linear, size, access == Access::Write, rights, cpu);
   EXPECT_LE((linear & (kPageSize - 1)) + size, kPageSize);
+  if (access == Access::Write && current->code.contains(linear >> 12)) return nullptr;
   return current->slow.contains(linear >> 12) ? nullptr : current->ram() + linear;
 }
 bool translate_quietly(const Cpu&, std::uint64_t linear, std::uint64_t& physical) {
@@ -67,8 +68,9 @@ void address_space_changed(Cpu&, bool) { ++current->address_spaces; }
 Cpu& FlatMachine::make_cpu() {
   current = this;
   environment = {&memory, &ports, &mmio, {2'445'123'456, 0 - __builtin_ia32_rdtsc()}};
-  static char no_code_cache[1];
-  owned.emplace(environment, options, controller, reinterpret_cast<CodeCache&>(no_code_cache), 0U);
+  static char nothing[1];  // nobody translates here
+  owned.emplace(environment, options, controller, reinterpret_cast<CodeCache&>(nothing),
+                reinterpret_cast<CodePages&>(nothing), 0U);
   return *owned;
 }
 

@@ -113,7 +113,8 @@ class FlatMachine {
   EngineOptions options;
   std::optional<Cpu> owned;
   Cpu& cpu;
-  std::set<std::uint64_t> absent, read_only, slow;  ///< Page numbers. Slow ones have no host pointer.
+  std::set<std::uint64_t> absent, read_only, slow,
+      code;  ///< Page numbers. Slow ones have no host pointer, code none to write.
   std::vector<std::uint64_t> flushed_pages;
   unsigned full_flushes = 0, address_spaces = 0;
 

@@ -9,8 +9,7 @@ namespace vm_platform::soft {
 namespace {
 
 void software_interrupt(Cpu& cpu, const Instruction& instruction, std::uint8_t vector) {
-  const std::uint64_t next = cpu.in_64bit() ? instruction.next_rip() : instruction.next_rip() & 0xffffffff;
-  deliver_event(cpu, {vector, true, {}, next});
+  deliver_event(cpu, {vector, true, {}, following_rip(cpu, instruction)});
 }
 
 void int_n(Cpu& cpu, const Instruction& instruction) {
@@ -24,14 +23,13 @@ void into(Cpu& cpu, const Instruction& instruction) {
   if ((cpu.arithmetic_flags & rflags::kOverflow) != 0) {
     software_interrupt(cpu, instruction, 4);
   } else {
-    advance(cpu, instruction);
+    cpu.rip = following_rip(cpu, instruction);
   }
 }
 
 /// A trap without DR6 bits, and with EXT: no software interrupt as far as the gate is concerned.
 void int1(Cpu& cpu, const Instruction& instruction) {
-  const std::uint64_t next = cpu.in_64bit() ? instruction.next_rip() : instruction.next_rip() & 0xffffffff;
-  deliver_event(cpu, {1, false, {}, next});
+  deliver_event(cpu, {1, false, {}, following_rip(cpu, instruction)});
   cpu.dr7 &= ~(std::uint64_t{1} << 13);
 }
 

@@ -47,7 +47,8 @@ void hlt(Cpu& cpu, const Instruction&) {
   cpu.halted = true;
 }
 
-void pause(Cpu&, const Instruction&) {}
+/// PAUSE, and hints of later CPUs in encodings that are NOPs on those without.
+void nothing(Cpu&, const Instruction&) {}
 
 /// KVM's hypercalls, none of which CPUID offers: "no such call".
 void hypercall(Cpu& cpu, const Instruction&) {
@@ -59,11 +60,12 @@ void hypercall(Cpu& cpu, const Instruction&) {
 void undefined(Cpu&, const Instruction&) { raise(Vector::InvalidOpcode); }
 
 constexpr Row kRows[] = {
-    {ZYDIS_MNEMONIC_RDTSC, rdtsc},      {ZYDIS_MNEMONIC_RDTSCP, rdtscp}, {ZYDIS_MNEMONIC_RDPID, rdpid},
-    {ZYDIS_MNEMONIC_RDPMC, rdpmc},      {ZYDIS_MNEMONIC_RDRAND, random}, {ZYDIS_MNEMONIC_RDSEED, random},
-    {ZYDIS_MNEMONIC_HLT, hlt},          {ZYDIS_MNEMONIC_PAUSE, pause},   {ZYDIS_MNEMONIC_VMMCALL, hypercall},
-    {ZYDIS_MNEMONIC_VMCALL, hypercall}, {ZYDIS_MNEMONIC_UD0, undefined}, {ZYDIS_MNEMONIC_UD1, undefined},
-    {ZYDIS_MNEMONIC_UD2, undefined},
+    {ZYDIS_MNEMONIC_RDTSC, rdtsc},       {ZYDIS_MNEMONIC_RDTSCP, rdtscp},    {ZYDIS_MNEMONIC_RDPID, rdpid},
+    {ZYDIS_MNEMONIC_RDPMC, rdpmc},       {ZYDIS_MNEMONIC_RDRAND, random},    {ZYDIS_MNEMONIC_RDSEED, random},
+    {ZYDIS_MNEMONIC_HLT, hlt},           {ZYDIS_MNEMONIC_PAUSE, nothing},    {ZYDIS_MNEMONIC_CLDEMOTE, nothing},
+    {ZYDIS_MNEMONIC_RDSSPD, nothing},    {ZYDIS_MNEMONIC_RDSSPQ, nothing},   {ZYDIS_MNEMONIC_PREFETCHWT1, nothing},
+    {ZYDIS_MNEMONIC_VMMCALL, hypercall}, {ZYDIS_MNEMONIC_VMCALL, hypercall}, {ZYDIS_MNEMONIC_UD0, undefined},
+    {ZYDIS_MNEMONIC_UD1, undefined},     {ZYDIS_MNEMONIC_UD2, undefined},
 };
 
 }  // namespace

@@ -19,8 +19,8 @@ enum class Repeat : std::uint8_t { None, Rep, WhileNotEqual };
 /// One execution: which registers move, how far, and by what.
 struct Run {
   Cpu& cpu;
-  const Instruction& instruction;
-  unsigned size;  ///< Of an element, in bytes.
+  std::uint64_t next_rip;  ///< Kept here: a store may end the life of the instruction's translation.
+  unsigned size;           ///< Of an element, in bytes.
   unsigned address_bits;
   Repeat repeat;
   bool backward;
@@ -29,7 +29,7 @@ struct Run {
 
   Run(Cpu& c, const Instruction& i, unsigned element)
       : cpu(c),
-        instruction(i),
+        next_rip(following_rip(c, i)),
         size(element),
         address_bits(i.info.address_width),
         repeat((i.info.attributes & ZYDIS_ATTRIB_HAS_REPNE) != 0                           ? Repeat::WhileNotEqual
@@ -85,9 +85,22 @@ struct Run {
     return host_pointer(cpu, linear, bytes, access);
   }
 
+  /// Whether what is stored to is RAM, even if it holds translated code and so cannot be written directly.
+  bool is_ram(std::uint64_t elements) { return chunk(kEs, kRdi, elements, Access::Read) != nullptr; }
+  /// Writes a chunk to RAM that must be watched for code. False where it is not RAM, or where the two overlap so that
+  /// what is stored first is read later.
+  bool store_chunk(std::uint64_t elements, const std::byte* from) {
+    const std::uint64_t bytes = elements * size;
+    const std::byte* to = chunk(kEs, kRdi, elements, Access::Read);
+    if (to == nullptr || (to < from + bytes && from < to + bytes)) return false;
+    const std::uint64_t first = backward ? offset(kRdi) + size - bytes : offset(kRdi);
+    write_linear(cpu, linear_address(cpu, kEs, first, bytes, true), from, bytes);
+    return true;
+  }
+
   /// After a repeat: on to the next instruction, or again.
   void finish(bool done) {
-    if (done) advance(cpu, instruction);
+    if (done) cpu.rip = next_rip;
   }
 };
 
@@ -128,6 +141,7 @@ void movs(Cpu& cpu, const Instruction& instruction, unsigned size) {
     }
     if (to != nullptr) {
       copy_elements(to, from, elements * size, size, run.backward);
+    } else if (from != nullptr && run.store_chunk(elements, from)) {
     } else {
       elements = 1;
       std::uint64_t value = 0;
@@ -160,6 +174,10 @@ void stos(Cpu& cpu, const Instruction& instruction, unsigned size) {
     if (elements > 1 && fits(run, kEs, kRdi, elements)) to = run.chunk(kEs, kRdi, elements, Access::Write);
     if (to != nullptr) {
       fill_elements(to, value, elements * size, size);
+    } else if (elements > 1 && fits(run, kEs, kRdi, elements) && run.is_ram(elements)) {
+      std::byte page[kPageSize];
+      fill_elements(page, value, elements * size, size);
+      run.store_chunk(elements, page);
     } else {
       elements = 1;
       write_linear(cpu, run.element_address(kEs, kRdi, true), &value, size);

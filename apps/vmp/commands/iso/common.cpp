@@ -1,0 +1,260 @@
+#include "apps/vmp/commands/iso/common.hpp"
+
+#ifdef _WIN32
+#include <io.h>
+#else
+#include <unistd.h>
+#endif
+
+#include <cerrno>
+#include <charconv>
+
+namespace vm_platform::vmp::iso {
+
+void add_image_options(CLI::App& command, ImageOptions& options) {
+  command.add_option("image", options.image, "Disc image (.iso, or .bin with raw sectors) or drive")
+      ->required()
+      ->type_name("IMAGE");
+  command.add_option("--names", options.names, "Name space: auto, rock-ridge, joliet, enhanced, plain")
+      ->check(CLI::IsMember({"auto", "rock-ridge", "joliet", "enhanced", "plain"}))
+      ->type_name("SPACE");
+  command
+      .add_option("--session", options.session,
+                  "First sector of the session to read (`info` lists them; default the last)")
+      ->type_name("SECTOR");
+  command.add_flag("--json", options.json, "Print one JSON document");
+}
+
+Result<SimpleIso9660> open_image(const ImageOptions& options) {
+  IsoOpenOptions open;
+  open.session = options.session;
+  open.decompress = !options.stored;
+  for (const IsoNameSpace names :
+       {IsoNameSpace::Plain, IsoNameSpace::RockRidge, IsoNameSpace::Joliet, IsoNameSpace::Enhanced}) {
+    if (options.names == to_string(names)) open.names = names;
+  }
+  return SimpleIso9660::open(options.image, open);
+}
+
+namespace {
+constexpr int kStandardOutput = 1;
+#ifdef _WIN32
+bool is_terminal() { return ::_isatty(kStandardOutput) != 0; }
+long write_some(const char* data, std::size_t size) {
+  return ::_write(kStandardOutput, data, static_cast<unsigned>(size));
+}
+#else
+bool is_terminal() { return ::isatty(kStandardOutput) == 1; }
+long write_some(const char* data, std::size_t size) { return ::write(kStandardOutput, data, size); }
+#endif
+constexpr char kHex[] = "0123456789abcdef";
+}  // namespace
+
+Output::Output() : terminal_(is_terminal()) { buffer_.reserve(kSize + 4096); }
+
+void Output::put(std::string_view text) {
+  buffer_.append(text);
+  if (buffer_.size() >= kSize) flush();
+}
+void Output::put(char c) { buffer_ += c; }
+
+void Output::number(std::uint64_t value, unsigned width) {
+  char digits[20];
+  const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
+  const auto size = static_cast<unsigned>(end - digits);
+  if (size < width) buffer_.append(width - size, ' ');
+  buffer_.append(digits, size);
+}
+
+void Output::name(std::string_view text) {
+  if (!terminal_) return put(text);
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7F) {
+      put("\\x");
+      put(kHex[byte >> 4]);
+      put(kHex[byte & 15]);
+    } else {
+      put(c);
+    }
+  }
+}
+
+void Output::json(std::string_view text) {
+  put('"');
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      put('\\');
+      put(c);
+    } else if (byte < 0x20) {
+      put("\\u00");
+      put(kHex[byte >> 4]);
+      put(kHex[byte & 15]);
+    } else {
+      put(c);
+    }
+  }
+  put('"');
+  if (buffer_.size() >= kSize) flush();
+}
+
+void Output::two(unsigned value) {
+  put(static_cast<char>('0' + value / 10));
+  put(static_cast<char>('0' + value % 10));
+}
+
+void Output::date(const IsoTime& time, char separator) {
+  const std::int64_t local = time.seconds + time.zone_minutes * 60;
+  std::int64_t day = local / 86400;
+  auto second = static_cast<int>(local % 86400);
+  if (second < 0) {
+    second += 86400;
+    --day;
+  }
+  if (day != cached_day_) {
+    // Civil date of a day number, by 400-year eras.
+    const std::int64_t shifted = day + 719468;
+    const std::int64_t era = (shifted >= 0 ? shifted : shifted - 146096) / 146097;
+    const auto day_of_era = static_cast<unsigned>(shifted - era * 146097);
+    const unsigned year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+    const unsigned day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    const unsigned month_index = (5 * day_of_year + 2) / 153;
+    const unsigned mday = day_of_year - (153 * month_index + 2) / 5 + 1;
+    const unsigned month = month_index < 10 ? month_index + 3 : month_index - 9;
+    const auto year = static_cast<unsigned>(static_cast<std::int64_t>(year_of_era) + era * 400 + (month <= 2 ? 1 : 0));
+    const auto digit = [](unsigned v) { return static_cast<char>('0' + v % 10); };
+    const char text[10] = {
+        digit(year / 1000), digit(year / 100), digit(year / 10), digit(year), '-', digit(month / 10), digit(month), '-',
+        digit(mday / 10),   digit(mday)};
+    std::copy(text, text + 10, cached_date_);
+    cached_day_ = day;
+  }
+  put(std::string_view(cached_date_, 10));
+  put(separator);
+  two(static_cast<unsigned>(second / 3600));
+  put(':');
+  two(static_cast<unsigned>(second / 60 % 60));
+  if (separator == 'T') {
+    put(':');
+    two(static_cast<unsigned>(second % 60));
+  }
+}
+
+void Output::time(const IsoTime& time) {
+  if (time.present) {
+    date(time, ' ');
+  } else {
+    put("               -");
+  }
+}
+
+void Output::json_time(const IsoTime& time) {
+  if (!time.present) return put("null");
+  put('"');
+  date(time, 'T');
+  const int zone = time.zone_minutes;
+  put(zone < 0 ? '-' : '+');
+  two(static_cast<unsigned>((zone < 0 ? -zone : zone) / 60));
+  put(':');
+  two(static_cast<unsigned>((zone < 0 ? -zone : zone) % 60));
+  put('"');
+}
+
+void Output::flush() {
+  const char* at = buffer_.data();
+  std::size_t left = failed_ ? 0 : buffer_.size();
+  while (left > 0) {
+    const long put = write_some(at, left);
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) {
+      failed_ = true;
+      break;
+    }
+    at += put;
+    left -= static_cast<std::size_t>(put);
+  }
+  buffer_.clear();
+}
+
+void put_mode(Output& out, const IsoEntry& entry) {
+  constexpr char kTypes[] = "-dlcbps";
+  char text[10];
+  text[0] = kTypes[static_cast<std::size_t>(entry.type)];
+  constexpr char kLetters[] = "rwxrwxrwx";
+  for (unsigned i = 0; i < 9; ++i) text[1 + i] = (entry.mode & (0400u >> i)) != 0 ? kLetters[i] : '-';
+  if ((entry.mode & 04000) != 0) text[3] = text[3] == 'x' ? 's' : 'S';
+  if ((entry.mode & 02000) != 0) text[6] = text[6] == 'x' ? 's' : 'S';
+  if ((entry.mode & 01000) != 0) text[9] = text[9] == 'x' ? 't' : 'T';
+  out.put(std::string_view(text, 10));
+}
+
+void put_long_entry(Output& out, std::string_view path, const IsoEntry& entry) {
+  put_mode(out, entry);
+  out.number(entry.links, 4);
+  out.number(entry.uid, 6);
+  out.number(entry.gid, 6);
+  if (entry.type == IsoEntryType::CharacterDevice || entry.type == IsoEntryType::BlockDevice) {
+    out.number(entry.device_major, 7);
+    out.put(", ");
+    out.number(entry.device_minor, 3);
+  } else {
+    out.number(entry.size, 12);
+  }
+  out.put(' ');
+  out.time(entry.modified);
+  out.put(' ');
+  out.name(path);
+  if (entry.is_symlink()) {
+    out.put(" -> ");
+    out.name(entry.symlink_target);
+  }
+}
+
+void put_json_entry(Output& out, std::string_view path, const IsoEntry& entry) {
+  out.put("{\"path\":");
+  out.json(path);
+  out.put(",\"type\":");
+  out.json(to_string(entry.type));
+  out.put(",\"size\":");
+  out.number(entry.size);
+  out.put(",\"stored_size\":");
+  out.number(entry.stored_size);
+  out.put(",\"mode\":");
+  out.number(entry.mode);
+  out.put(",\"uid\":");
+  out.number(entry.uid);
+  out.put(",\"gid\":");
+  out.number(entry.gid);
+  out.put(",\"links\":");
+  out.number(entry.links);
+  out.put(",\"modified\":");
+  out.json_time(entry.modified);
+  if (entry.is_symlink()) {
+    out.put(",\"target\":");
+    out.json(entry.symlink_target);
+  }
+  if (entry.type == IsoEntryType::CharacterDevice || entry.type == IsoEntryType::BlockDevice) {
+    out.put(",\"device_major\":");
+    out.number(entry.device_major);
+    out.put(",\"device_minor\":");
+    out.number(entry.device_minor);
+  }
+  if (entry.zisofs.block_log2 != 0) out.put(",\"compressed\":true");
+  if (entry.interleaved) out.put(",\"interleaved\":true");
+  if (entry.hidden) out.put(",\"hidden\":true");
+  out.put(",\"extents\":[");
+  const char* separator = "";
+  for (const IsoExtent& extent : entry.extents()) {
+    out.put(separator);
+    out.put("{\"offset\":");
+    out.number(extent.offset);
+    out.put(",\"size\":");
+    out.number(extent.size);
+    out.put('}');
+    separator = ",";
+  }
+  out.put("]}");
+}
+
+}  // namespace vm_platform::vmp::iso

@@ -1,0 +1,74 @@
+// What the subcommands of `vmp iso` share: how an image is named, and how lists are written quickly.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vm_platform/iso.hpp>
+
+#include "apps/vmp/command.hpp"
+
+namespace vm_platform::vmp::iso {
+
+/// IMAGE, --names, --session, --json.
+struct ImageOptions {
+  std::string image;
+  std::string names = "auto";
+  std::optional<std::uint64_t> session;
+  bool json = false;
+  bool stored = false;
+};
+void add_image_options(CLI::App& command, ImageOptions& options);
+[[nodiscard]] Result<SimpleIso9660> open_image(const ImageOptions& options);
+
+/// Buffered standard output that formats without allocating. A failed write ends all further output.
+class Output {
+ public:
+  Output();
+  Output(const Output&) = delete;
+  Output& operator=(const Output&) = delete;
+  ~Output() { flush(); }
+
+  void put(std::string_view text);
+  void put(char c);
+  /// Right-aligned in `width`.
+  void number(std::uint64_t value, unsigned width = 0);
+  /// A name as it can be shown: on a terminal control characters are escaped, so that no image drives the terminal.
+  void name(std::string_view text);
+  /// A quoted JSON string.
+  void json(std::string_view text);
+  /// `2024-05-17 12:30`, in the zone it was recorded in; blanks where there is none.
+  void time(const IsoTime& time);
+  /// `"2024-05-17T12:30:15+02:00"` or `null`.
+  void json_time(const IsoTime& time);
+  void flush();
+  [[nodiscard]] bool failed() const { return failed_; }
+  [[nodiscard]] bool on_terminal() const { return terminal_; }
+
+ private:
+  void date(const IsoTime& time, char separator);
+  void two(unsigned value);
+  static constexpr std::size_t kSize = 64 * 1024;
+  std::string buffer_;
+  bool terminal_, failed_ = false;
+  std::int64_t cached_day_ = INT64_MIN;  ///< Most neighbours in a list are of the same day.
+  char cached_date_[10] = {};
+};
+
+/// `-rw-r--r--`
+void put_mode(Output& out, const IsoEntry& entry);
+/// One object with all that is known of an entry.
+void put_json_entry(Output& out, std::string_view path, const IsoEntry& entry);
+/// One line of `ls -l`; without the newline.
+void put_long_entry(Output& out, std::string_view path, const IsoEntry& entry);
+
+void add_info(CLI::App& iso, Action& action);
+void add_ls(CLI::App& iso, Action& action);
+void add_tree(CLI::App& iso, Action& action);
+void add_cat(CLI::App& iso, Action& action);
+void add_find(CLI::App& iso, Action& action);
+void add_boot(CLI::App& iso, Action& action);
+void add_extract(CLI::App& iso, Action& action);
+void add_verify(CLI::App& iso, Action& action);
+
+}  // namespace vm_platform::vmp::iso

@@ -1,0 +1,267 @@
+// vmp passthrough plan | take | release | status | recover
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <vm_platform/passthrough.hpp>
+
+#include "apps/vmp/command.hpp"
+#include "apps/vmp/pci_json.hpp"
+#include "apps/vmp/table.hpp"
+
+namespace vm_platform::vmp {
+namespace {
+
+struct Options {
+  std::vector<std::string> addresses;
+  std::string sysfs = "/sys", root = "/", state = "/var/lib/vm-platform/passthrough";
+  bool json = false, dry_run = false, force = false;
+  int unbind_timeout = 10;
+
+  [[nodiscard]] PassthroughManager manager() const {
+    PassthroughOptions options;
+    options.sysfs = sysfs;
+    options.root = root;
+    options.state = state;
+    options.unbind_timeout = std::chrono::seconds(unbind_timeout);
+    if (::isatty(STDERR_FILENO) == 1)
+      options.on_step = [](std::string_view step) { fmt::print(stderr, "  {}\n", step); };
+    return PassthroughManager(std::move(options));
+  }
+};
+
+/// `report`, with the exit status 4 where everything was put back.
+int report_outcome(const VmError& error) {
+  const int status = report(error);
+  if (error.detail() == PassthroughError::RolledBack) return kRolledBack;
+  if (error.detail() == PassthroughError::NoIommu || error.detail() == PassthroughError::NoVfio ||
+      error.detail() == PassthroughError::NotTaken || error.code() == ErrorCode::Status)
+    return kRefused;
+  return status;
+}
+
+Result<std::vector<PciAddress>> addresses(const Options& options) {
+  std::vector<PciAddress> parsed;
+  for (const std::string& text : options.addresses) {
+    const auto address = PciAddress::parse(text);
+    if (!address) return fail(address.error());
+    parsed.push_back(*address);
+  }
+  return parsed;
+}
+
+void print_plan(const PassthroughPlan& plan, const PciNames& names, bool force) {
+  fmt::print("{}\n", bold("Devices that move"));
+  for (const PassthroughDevice& device : plan.devices) {
+    fmt::print("  {}  [{}] {}{}\n", device.info.address.to_string(), to_string(device.type),
+               names.describe(device.info), device.requested ? "" : dim("  (" + device.reason + ")"));
+  }
+  if (!plan.in_use.empty()) {
+    fmt::print("{}\n", bold(force ? "In use, overridden by --force" : "In use: this stands in the way"));
+    for (const DeviceUse& use : plan.in_use) fmt::print("  {}  {}\n", use.device.to_string(), use.what);
+  }
+  if (!plan.risks.empty()) fmt::print("{}\n", bold("Good to know"));
+  for (const std::string& risk : plan.risks) fmt::print("  {}\n", risk);
+  if (plan.steps.empty()) {
+    fmt::print("Nothing to do: all is in place.\n");
+    return;
+  }
+  fmt::print("{}\n", bold("Steps"));
+  for (std::size_t i = 0; i < plan.steps.size(); ++i) fmt::print("  {}. {}\n", i + 1, plan.steps[i].text);
+}
+
+nlohmann::ordered_json plan_json(const PassthroughPlan& plan, const PciNames& names) {
+  auto json = nlohmann::ordered_json::object();
+  json["devices"] = nlohmann::ordered_json::array();
+  for (const PassthroughDevice& device : plan.devices) {
+    auto entry = summary_json(device.info, names);
+    entry["type"] = to_string(device.type);
+    entry["requested"] = device.requested;
+    entry["reason"] = device.reason;
+    json["devices"].push_back(std::move(entry));
+  }
+  json["in_use"] = nlohmann::ordered_json::array();
+  for (const DeviceUse& use : plan.in_use)
+    json["in_use"].push_back({{"device", use.device.to_string()}, {"use", use.what}});
+  json["risks"] = plan.risks;
+  json["steps"] = nlohmann::ordered_json::array();
+  for (const PlanStep& step : plan.steps) json["steps"].push_back(step.text);
+  return json;
+}
+
+nlohmann::ordered_json set_json(const TakenSet& set) {
+  nlohmann::ordered_json json{{"state", to_string(set.state)}, {"stale", set.stale}};
+  json["devices"] = nlohmann::ordered_json::array();
+  for (const TakenDevice& device : set.devices)
+    json["devices"].push_back({{"address", device.address.to_string()},
+                               {"id", id_text(device.vendor, device.device)},
+                               {"path", device.device_path},
+                               {"former_driver", device.former_driver}});
+  return json;
+}
+
+int plan_or_take(const Options& options, bool take) {
+  const auto wanted = addresses(options);
+  if (!wanted) return report(wanted.error());
+  auto manager = options.manager();
+  const auto plan = manager.plan(*wanted);
+  if (!plan) return report_outcome(plan.error());
+  const auto names = PciNames::load();
+  if (!take || options.dry_run) {
+    if (options.json)
+      fmt::print("{}\n", plan_json(*plan, names).dump(2));
+    else
+      print_plan(*plan, names, options.force);
+    return plan->in_use.empty() || options.force ? kDone : kRefused;
+  }
+  for (const DeviceUse& use : plan->in_use)
+    if (options.force) fmt::print(stderr, "vmp: overridden: {} {}\n", use.device.to_string(), use.what);
+  const auto taken = manager.take(*plan, options.force);
+  if (!taken) return report_outcome(taken.error());
+  if (options.json) {
+    fmt::print("{}\n", plan_json(*plan, names).dump(2));
+    return kDone;
+  }
+  for (const PassthroughDevice& device : plan->devices)
+    fmt::print("{} is ready for a guest\n", device.info.address.to_string());
+  return kDone;
+}
+
+int release(const Options& options) {
+  const auto wanted = addresses(options);
+  if (!wanted) return report(wanted.error());
+  auto manager = options.manager();
+  auto json = nlohmann::ordered_json::array();
+  std::vector<PciAddress> done;
+  for (const PciAddress& address : *wanted) {
+    if (std::ranges::find(done, address) != done.end()) continue;  // it went back with one before
+    if (options.dry_run) {
+      const auto sets = manager.status();
+      if (!sets) return report_outcome(sets.error());
+      for (const TakenSet& set : *sets) {
+        const bool holds =
+            std::ranges::any_of(set.devices, [&](const auto& taken) { return taken.address == address; });
+        if (!holds) continue;
+        for (const TakenDevice& device : set.devices) {
+          done.push_back(device.address);
+          if (!options.json)
+            fmt::print("would give {} back to {}\n", device.address.to_string(),
+                       device.former_driver.empty() ? "no driver" : device.former_driver);
+        }
+        json.push_back(set_json(set));
+      }
+      continue;
+    }
+    const auto set = manager.release(address, options.force);
+    if (!set) return report_outcome(set.error());
+    json.push_back(set_json(*set));
+    for (const TakenDevice& device : set->devices) {
+      done.push_back(device.address);
+      if (!options.json)
+        fmt::print("{} is back with {}\n", device.address.to_string(),
+                   device.former_driver.empty() ? "no driver" : device.former_driver);
+    }
+  }
+  if (options.json) fmt::print("{}\n", json.dump(2));
+  return kDone;
+}
+
+int status(const Options& options) {
+  const auto sets = options.manager().status();
+  if (!sets) return report_outcome(sets.error());
+  auto json = nlohmann::ordered_json::array();
+  Table table({"ADDRESS", "STATE", "DRIVER NOW", "FORMER DRIVER", "ID", "HELD BY"});
+  for (const TakenSet& set : *sets) {
+    auto entry = set_json(set);
+    for (std::size_t i = 0; i < set.devices.size(); ++i) {
+      const TakenDevice& device = set.devices[i];
+      const auto now = read_pci_device(device.address, options.sysfs);
+      std::string held;
+      if (now && now->iommu_group) {
+        const std::string node = "/dev/vfio/" + std::to_string(*now->iommu_group);
+        for (const NodeHolder& holder : find_holders({&node, 1}, options.root))
+          held += (held.empty() ? "" : ", ") + fmt::format("{} (pid {})", holder.command, holder.pid);
+      }
+      const std::string driver = !now ? "gone" : now->driver.empty() ? "-" : now->driver;
+      entry["devices"][i]["driver"] = driver;
+      entry["devices"][i]["held_by"] = held;
+      table.add({device.address.to_string(), set.stale ? "undone by reboot" : std::string(to_string(set.state)), driver,
+                 device.former_driver.empty() ? "-" : device.former_driver, id_text(device.vendor, device.device),
+                 held.empty() ? "-" : held});
+    }
+    json.push_back(std::move(entry));
+  }
+  if (options.json)
+    fmt::print("{}\n", json.dump(2));
+  else if (table.has_rows())
+    table.print();
+  else
+    fmt::print("Nothing is taken.\n");
+  return kDone;
+}
+
+int recover(const Options& options) {
+  const auto sets = options.manager().recover();
+  if (!sets) return report_outcome(sets.error());
+  auto json = nlohmann::ordered_json::array();
+  for (const TakenSet& set : *sets) {
+    json.push_back(set_json(set));
+    for (const TakenDevice& device : set.devices)
+      if (!options.json)
+        fmt::print("{} is back with {}\n", device.address.to_string(),
+                   device.former_driver.empty() ? "no driver" : device.former_driver);
+  }
+  if (options.json)
+    fmt::print("{}\n", json.dump(2));
+  else if (sets->empty())
+    fmt::print("Nothing was left half-done.\n");
+  return kDone;
+}
+
+}  // namespace
+
+void add_passthrough(CLI::App& app, Action& action) {
+  auto options = std::make_shared<Options>();
+  auto* passthrough =
+      app.add_subcommand("passthrough", "Take PCI devices away from the host for a guest, and give them back");
+  passthrough->require_subcommand(1);
+  passthrough->footer(
+      "plan says what taking a device means; take does it whole or not at all; release puts everything back as it "
+      "was.\n"
+      "Exit status: 0 done, 2 bad input, 3 refused (in use, no IOMMU), 4 tried and put back.");
+  const auto command = [&](const char* name, const char* text, int (*run)(const Options&)) {
+    auto* added = passthrough->add_subcommand(name, text);
+    added->add_flag("--json", options->json, "Print one JSON document");
+    added->add_option("--sysfs", options->sysfs, "Another sysfs tree than /sys");
+    added->add_option("--root", options->root, "Where /proc is looked up");
+    added->add_option("--state", options->state, "Where the journal is kept");
+    added->callback([&action, options, run] { action = [options, run] { return run(*options); }; });
+    return added;
+  };
+  const auto with_addresses = [&](CLI::App* added) {
+    added->add_option("ADDRESS", options->addresses, "Such as 0000:3b:00.0 or 3b:00.0")->required();
+    return added;
+  };
+  const auto with_changes = [&](CLI::App* added, const char* force) {
+    added->add_flag("--dry-run", options->dry_run, "Only say what would be done");
+    added->add_flag("--force", options->force, force);
+    added->add_option("--unbind-timeout", options->unbind_timeout, "Seconds a driver may take to let go")
+        ->check(CLI::Range(1, 3600));
+    return added;
+  };
+  with_addresses(command("plan", "Say what would move, what stands in the way, and every step", [](const Options& o) {
+    return plan_or_take(o, false);
+  }))->footer("Example:\n  vmp passthrough plan 3b:00.0");
+  with_changes(with_addresses(command("take", "Bind devices, and those that must come along, to vfio-pci",
+                                      [](const Options& o) { return plan_or_take(o, true); })),
+               "Take it although the host uses it; says what is overridden")
+      ->footer("Examples:\n  vmp passthrough take --dry-run 3b:00.0\n  sudo vmp passthrough take 3b:00.0");
+  with_changes(with_addresses(command("release", "Give devices back to their former drivers", release)),
+               "Ask processes that have it open to let go")
+      ->footer("Example:\n  sudo vmp passthrough release 3b:00.0");
+  command("status", "Show what is taken and who uses it", status);
+  command("recover", "Put right what a tool that was killed left half-done", recover);
+}
+
+}  // namespace vm_platform::vmp

@@ -1,0 +1,222 @@
+// vmp pci list | show | tree
+#include <fmt/core.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <vm_platform/pci_device.hpp>
+
+#include "apps/vmp/command.hpp"
+#include "apps/vmp/pci_json.hpp"
+#include "apps/vmp/table.hpp"
+
+namespace vm_platform::vmp {
+namespace {
+
+struct Options {
+  std::string sysfs = "/sys", dump, filter, address;
+  bool json = false;
+};
+
+/// From the host, from another sysfs tree, or from a dump ("-" is standard input).
+Result<std::vector<PciDeviceInfo>> functions(const Options& options, PciScanDetail detail) {
+  if (options.dump.empty()) return scan_pci(options.sysfs, detail);
+  std::ifstream file;
+  if (options.dump != "-") {
+    file.open(options.dump, std::ios::binary);
+    if (!file) return fail(VmError::from_os(errno, "open", options.dump));
+  }
+  std::istream& input = options.dump == "-" ? std::cin : file;
+  return parse_pci_dump(std::string(std::istreambuf_iterator<char>(input), {}));
+}
+
+bool matches(const PciDeviceInfo& device, const PciNames& names, const std::string& filter) {
+  if (filter.empty()) return true;
+  const auto lower = [](std::string text) {
+    std::ranges::transform(text, text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    return text;
+  };
+  const std::string all = device.address.to_string() + " " + id_text(device.vendor, device.device) + " " +
+                          device.driver + " " + names.describe(device) + " " +
+                          std::string(names.class_name(device.class_code));
+  return lower(all).find(lower(filter)) != std::string::npos;
+}
+
+int list(const Options& options) {
+  auto found = functions(options, PciScanDetail::Basic);
+  if (!found) return report(found.error());
+  const auto names = PciNames::load();
+  auto json = nlohmann::ordered_json::array();
+  Table table({"ADDRESS", "GROUP", "ID", "DRIVER", "CLASS", "NAME"});
+  for (const PciDeviceInfo& device : *found) {
+    if (!matches(device, names, options.filter)) continue;
+    if (options.json) {
+      json.push_back(summary_json(device, names));
+      continue;
+    }
+    const std::string revision = device.revision == 0 ? "" : fmt::format(" (rev {:02x})", device.revision);
+    table.add({device.address.to_string(), device.iommu_group ? std::to_string(*device.iommu_group) : "-",
+               id_text(device.vendor, device.device), device.driver.empty() ? "-" : device.driver,
+               std::string(names.class_name(device.class_code)), names.describe(device) + revision});
+  }
+  if (options.json)
+    fmt::print("{}\n", json.dump(2));
+  else
+    table.print();
+  return kDone;
+}
+
+std::string size_text(std::uint64_t bytes) {
+  if (bytes == 0) return "size unknown";
+  constexpr std::string_view kUnits[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  while (bytes % 1024 == 0 && unit + 1 < std::size(kUnits)) bytes /= 1024, ++unit;
+  return fmt::format("{} {}", bytes, kUnits[unit]);
+}
+
+void print_device(const PciDeviceInfo& device, const PciNames& names) {
+  const auto line = [](std::string_view name, const std::string& value) {
+    if (!value.empty()) fmt::print("  {:<14} {}\n", name, value);
+  };
+  fmt::print("{}  {}\n", bold(device.address.to_string()), names.describe(device));
+  line("id", id_text(device.vendor, device.device) + fmt::format(" (rev {:02x})", device.revision));
+  line("subsystem", id_text(device.subsystem_vendor, device.subsystem_device) + " " +
+                        std::string(names.subsystem(device.vendor, device.device, device.subsystem_vendor,
+                                                    device.subsystem_device)));
+  line("class", fmt::format("{:06x} {}", device.class_code, names.class_name(device.class_code)));
+  line("driver", device.driver.empty() ? "none" : device.driver);
+  line("override", device.driver_override);
+  line("made", fmt::format("{}", fmt::join(device.children, ", ")));
+  line("IOMMU group", device.iommu_group ? std::to_string(*device.iommu_group) : "none");
+  line("below", device.parent ? device.parent->to_string() : "");
+  line("path", device.device_path);
+  line("label", device.label.value_or(""));
+  line("NUMA node", device.numa_node < 0 ? "" : std::to_string(device.numa_node));
+  line("interrupt", device.irq == 0 ? "" : std::to_string(device.irq));
+  line("power", device.power_state);
+  line("resets", fmt::format("{}", fmt::join(device.reset_methods, ", ")));
+  line("VF of", device.physical_function ? device.physical_function->to_string() : "");
+  if (device.sriov_total != 0) line("VFs", fmt::format("{} of {}", device.sriov_num, device.sriov_total));
+  for (const PciBar& bar : device.bars) {
+    const std::string name = bar.index == 6  ? "ROM"
+                             : bar.index > 6 ? fmt::format("VF BAR {}", bar.index - 7)
+                                             : fmt::format("BAR {}", bar.index);
+    line(name, fmt::format("{} at {:#x}, {}{}{}", bar.io ? "I/O" : "memory", bar.base, size_text(bar.size),
+                           bar.is_64bit ? ", 64-bit" : "", bar.prefetchable ? ", prefetchable" : ""));
+  }
+  for (const PciCapability& capability : device.capabilities.list) {
+    fmt::print("  [{:0{}x}] {}\n", capability.offset, capability.extended ? 3 : 2, capability_name(capability));
+    for (const PciField& field : describe_capability(device.config, capability))
+      fmt::print("         {}: {}\n", dim(field.name), field.value);
+  }
+  if (device.config.size() == 64 && device.header_type == 0)
+    line("note", "only the header is readable: run as root to see capabilities");
+  for (const std::string& anomaly : device.capabilities.anomalies) line("anomaly", anomaly);
+}
+
+int show(const Options& options) {
+  const auto wanted = PciAddress::parse(options.address);
+  if (!wanted) return report(wanted.error());
+  Result<PciDeviceInfo> device =
+      fail(VmError(ErrorCode::NotFound, "read PCI device", wanted->to_string(), "not in it"));
+  if (options.dump.empty()) {
+    device = read_pci_device(*wanted, options.sysfs);
+  } else {
+    const auto all = functions(options, PciScanDetail::Full);
+    if (!all) return report(all.error());
+    const auto found = std::ranges::find(*all, *wanted, &PciDeviceInfo::address);
+    if (found != all->end()) device = *found;
+  }
+  if (!device) return report(device.error());
+  const auto names = PciNames::load();
+  if (options.json)
+    fmt::print("{}\n", detail_json(*device, names).dump(2));
+  else
+    print_device(*device, names);
+  return kDone;
+}
+
+using Children = std::multimap<std::optional<PciAddress>, const PciDeviceInfo*>;
+
+void print_branch(const Children& children, const std::optional<PciAddress>& parent, const std::string& indent,
+                  const PciNames& names) {
+  const auto [first, last] = children.equal_range(parent);
+  for (auto child = first; child != last; ++child) {
+    const PciDeviceInfo& device = *child->second;
+    const bool is_last = std::next(child) == last;
+    fmt::print("{}{}{}  {}{}{}\n", indent, is_last ? "└─ " : "├─ ", bold(device.address.to_string()),
+               names.describe(device), device.driver.empty() ? "" : dim("  " + device.driver),
+               device.iommu_group ? dim(fmt::format("  group {}", *device.iommu_group)) : "");
+    print_branch(children, device.address, indent + (is_last ? "   " : "│  "), names);
+  }
+}
+
+nlohmann::ordered_json json_branch(const Children& children, const std::optional<PciAddress>& parent,
+                                   const PciNames& names) {
+  auto json = nlohmann::ordered_json::array();
+  const auto [first, last] = children.equal_range(parent);
+  for (auto child = first; child != last; ++child) {
+    auto entry = summary_json(*child->second, names);
+    entry["below"] = json_branch(children, child->second->address, names);
+    json.push_back(std::move(entry));
+  }
+  return json;
+}
+
+int tree(const Options& options) {
+  const auto found = functions(options, PciScanDetail::Basic);
+  if (!found) return report(found.error());
+  const auto names = PciNames::load();
+  Children children;
+  for (const PciDeviceInfo& device : *found) {
+    const bool has_parent =
+        device.parent && std::ranges::find(*found, *device.parent, &PciDeviceInfo::address) != found->end();
+    children.emplace(has_parent ? device.parent : std::nullopt, &device);
+  }
+  if (options.json)
+    fmt::print("{}\n", json_branch(children, std::nullopt, names).dump(2));
+  else
+    print_branch(children, std::nullopt, "", names);
+  return kDone;
+}
+
+void common(CLI::App& command, Options& options) {
+  command.add_flag("--json", options.json, "Print one JSON document");
+  command.add_option("--sysfs", options.sysfs, "Another sysfs tree than /sys");
+  command.add_option("--dump", options.dump,
+                     "Read `lspci -D -xxxx` or `udevadm info --export-db` output from this file (- is standard input)");
+}
+
+}  // namespace
+
+void add_pci(CLI::App& app, Action& action) {
+  auto options = std::make_shared<Options>();
+  auto* pci = app.add_subcommand("pci", "See the host's PCI devices");
+  pci->require_subcommand(1);
+
+  auto* list_command = pci->add_subcommand("list", "List PCI devices");
+  common(*list_command, *options);
+  list_command->add_option("FILTER", options->filter,
+                           "Only those whose address, id, class, driver or name has this in it");
+  list_command->footer("Examples:\n  vmp pci list\n  vmp pci list nvme\n  vmp pci list --json | jq '.[].address'");
+  list_command->callback([&action, options] { action = [options] { return list(*options); }; });
+
+  auto* show_command = pci->add_subcommand("show", "Show all that is known of one device");
+  common(*show_command, *options);
+  show_command->add_option("ADDRESS", options->address, "Such as 0000:3b:00.0 or 3b:00.0")->required();
+  show_command->footer(
+      "Capabilities are readable for root only.\n\nExamples:\n  sudo vmp pci show 3b:00.0\n"
+      "  vmp pci show 03:00.0 --dump lspci.txt");
+  show_command->callback([&action, options] { action = [options] { return show(*options); }; });
+
+  auto* tree_command = pci->add_subcommand("tree", "Show bridges and what is below them");
+  common(*tree_command, *options);
+  tree_command->footer("Example:\n  vmp pci tree");
+  tree_command->callback([&action, options] { action = [options] { return tree(*options); }; });
+}
+
+}  // namespace vm_platform::vmp

@@ -1,0 +1,54 @@
+#include "iso/copy.hpp"
+
+#include <sys/stat.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sys/sendfile.h>
+#endif
+
+#include <algorithm>
+#include <cerrno>
+
+#include "iso/reader.hpp"
+
+namespace vm_platform::iso {
+
+Result<void> write_all(int descriptor, Bytes bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put = ::write(descriptor, bytes.data(), bytes.size());
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return fail(VmError::from_os(errno, "write", "descriptor " + std::to_string(descriptor)));
+    bytes = bytes.subspan(static_cast<std::size_t>(put));
+  }
+  return {};
+}
+
+std::uint64_t copy_in_kernel(int from, std::uint64_t offset, std::uint64_t size, int to) {
+  std::uint64_t done = 0;
+#ifdef __linux__
+  // Each is refused for some pairs of files (another file system, a pipe, an old kernel): the caller copies the rest.
+  struct stat status{};
+  const bool to_file = ::fstat(to, &status) == 0 && S_ISREG(status.st_mode);
+  while (to_file && done < size) {
+    off64_t at = static_cast<off64_t>(offset + done);
+    const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(size - done, std::uint64_t{1} << 30));
+    const ssize_t put = ::copy_file_range(from, &at, to, nullptr, want, 0);
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) break;
+    done += static_cast<std::uint64_t>(put);
+  }
+  while (done < size) {
+    off_t at = static_cast<off_t>(offset + done);
+    const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(size - done, std::uint64_t{1} << 30));
+    const ssize_t put = ::sendfile(to, from, &at, want);
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) break;
+    done += static_cast<std::uint64_t>(put);
+  }
+#else
+  (void)from, (void)offset, (void)size, (void)to;
+#endif
+  return done;
+}
+
+}  // namespace vm_platform::iso

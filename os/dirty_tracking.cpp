@@ -1,0 +1,157 @@
+// Choosing the method, and the method that every host has: protection and faults.
+#include <bit>
+#include <thread>
+#include <utility>
+#include <vm_platform/signals.hpp>
+
+#include "os/dirty_backend.hpp"
+#include "os/fault_lock.hpp"
+
+namespace vm_platform {
+
+std::string_view to_string(DirtyMethod method) noexcept {
+  switch (method) {
+    case DirtyMethod::PagemapScan: return "pagemap-scan";
+    case DirtyMethod::SoftDirty: return "soft-dirty";
+    case DirtyMethod::Userfaultfd: return "userfaultfd";
+    case DirtyMethod::WriteWatch: return "write-watch";
+    case DirtyMethod::ProtectFault: return "protect-fault";
+  }
+  return "";
+}
+
+namespace {
+
+class ProtectFault : public DirtyTracker::Backend {
+ public:
+  explicit ProtectFault(MappedMemory& memory)
+      : memory_(memory), bits_((memory.size() / memory.page_size() + 63) / 64) {}
+
+  ~ProtectFault() override {
+    // Writable first: from then on nobody faults, and the handler may go.
+    (void)memory_.protect(0, 0, MemoryProtection::ReadWrite);
+  }
+
+  Result<void> begin() {
+    auto handler = register_sigsegv_handler(memory_.bytes(), on_fault, this);
+    if (!handler) return fail(handler.error());
+    handler_ = std::move(*handler);
+    return memory_.protect(0, 0, MemoryProtection::Read);
+  }
+
+  [[nodiscard]] DirtyMethod method() const noexcept override { return DirtyMethod::ProtectFault; }
+
+  Result<void> collect(DirtyPages& pages) override {
+    const FaultLock::Guard guard(lock_);
+    if (all_) {
+      mark(pages, 0, size / page_size);
+      for (auto& word : bits_) word.store(0, std::memory_order_relaxed);
+      all_ = false;
+      return memory_.protect(0, 0, MemoryProtection::Read);
+    }
+    // Adjacent dirty pages are protected in one call.
+    std::uint64_t run = 0, length = 0;
+    const auto protect_run = [&]() -> Result<void> {
+      if (length == 0) return {};
+      return memory_.protect(run * page_size, length * page_size, MemoryProtection::Read);
+    };
+    for (std::size_t i = 0; i < bits_.size(); ++i) {
+      std::uint64_t word = bits_[i].load(std::memory_order_relaxed);
+      pages.words[i] = word;
+      bits_[i].store(0, std::memory_order_relaxed);
+      while (word != 0) {
+        const auto bit = static_cast<unsigned>(std::countr_zero(word));
+        const auto ones = static_cast<unsigned>(std::countr_one(word >> bit));
+        const std::uint64_t first = i * 64 + bit;
+        if (length != 0 && run + length == first) {
+          length += ones;
+        } else {
+          if (auto done = protect_run(); !done) return done;
+          run = first;
+          length = ones;
+        }
+        if (bit + ones >= 64) break;
+        word &= ~0ULL << (bit + ones);
+      }
+    }
+    return protect_run();
+  }
+
+ private:
+  static FaultAction on_fault(Fault& fault, void* user) noexcept {
+    if (fault.access() == FaultAccess::Execute) return FaultAction::Pass;
+    auto& self = *static_cast<ProtectFault*>(user);
+    const auto page = (fault.address() - reinterpret_cast<std::uintptr_t>(self.memory_.data())) / self.page_size;
+    const FaultLock::Guard guard(self.lock_);
+    // Every isolated writable page costs two more mappings; at the limit the whole range is opened and counts as dirty.
+    if (!unprotect(self.memory_.data() + page * self.page_size, self.page_size)) {
+      if (!unprotect(self.memory_.data(), self.size)) return FaultAction::Pass;
+      self.all_ = true;
+    }
+    self.bits_[page / 64].fetch_or(1ULL << (page % 64), std::memory_order_relaxed);
+    return FaultAction::Resume;
+  }
+
+  /// Without the checks and messages of MappedMemory: this runs in a signal handler.
+  static bool unprotect(std::byte* from, std::uint64_t size) noexcept { return fault_unprotect(from, size); }
+
+  MappedMemory& memory_;
+  std::vector<std::atomic<std::uint64_t>> bits_;
+  bool all_ = false;
+  FaultLock lock_;  // between handlers and the collector
+  SignalHandler handler_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<DirtyTracker::Backend>> start_protect_fault(MappedMemory& memory) {
+  auto backend = std::make_unique<ProtectFault>(memory);
+  backend->size = memory.size();
+  backend->page_size = memory.page_size();
+  if (auto done = backend->begin(); !done) return fail(done.error());
+  return backend;
+}
+
+DirtyTracker::DirtyTracker() noexcept = default;
+DirtyTracker::DirtyTracker(DirtyTracker&&) noexcept = default;
+DirtyTracker& DirtyTracker::operator=(DirtyTracker&& other) noexcept {
+  std::swap(backend_, other.backend_);
+  std::swap(reason_, other.reason_);
+  return *this;
+}
+DirtyTracker::~DirtyTracker() = default;
+DirtyMethod DirtyTracker::method() const noexcept { return backend_->method(); }
+const std::string& DirtyTracker::reason() const noexcept { return reason_; }
+
+Result<DirtyTracker> DirtyTracker::start(MappedMemory& memory, const DirtyTrackingOptions& options) {
+  if (memory.size() == 0 || memory.size() % memory.page_size() != 0)
+    return fail(ErrorCode::InvalidArgument, "track changes", "memory", "nothing is mapped, or not in whole pages");
+  DirtyTracker tracker;
+  for (const DirtyMethod method : host_dirty_methods()) {
+    if (options.method && method != *options.method) continue;
+    auto backend =
+        method == DirtyMethod::ProtectFault ? start_protect_fault(memory) : start_dirty_backend(method, memory);
+    if (backend) {
+      tracker.backend_ = std::move(*backend);
+      tracker.backend_->size = memory.size();
+      tracker.backend_->page_size = memory.page_size();
+      return tracker;
+    }
+    tracker.reason_ +=
+        (tracker.reason_.empty() ? "" : "; ") + std::string(to_string(method)) + ": " + backend.error().message();
+  }
+  if (tracker.reason_.empty()) tracker.reason_ = "this host does not know the method";
+  return fail(ErrorCode::Unsupported, "track changes", std::to_string(memory.size()) + " bytes", tracker.reason_);
+}
+
+Result<void> DirtyTracker::collect(DirtyPages& pages) {
+  if (!backend_) return fail(ErrorCode::Status, "collect changes", "memory", "not tracked");
+  pages.page_size = backend_->page_size;
+  pages.words.assign((backend_->size / backend_->page_size + 63) / 64, 0);
+  if (auto done = backend_->collect(pages); !done) return done;
+  pages.count = 0;
+  for (const std::uint64_t word : pages.words) pages.count += static_cast<std::uint64_t>(std::popcount(word));
+  return {};
+}
+
+}  // namespace vm_platform

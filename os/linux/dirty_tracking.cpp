@@ -1,0 +1,258 @@
+// The kernel's ways of noticing writes.
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <thread>
+
+#include "os/dirty_backend.hpp"
+#include "os/fault_lock.hpp"
+#include "os/linux/uffd.hpp"
+
+namespace vm_platform {
+
+bool fault_unprotect(std::byte* from, std::uint64_t size) noexcept {
+  return ::mprotect(from, size, PROT_READ | PROT_WRITE) == 0;
+}
+
+namespace {
+
+// linux/fs.h, Linux 6.7 (Documentation/admin-guide/mm/pagemap.rst).
+struct PageRegion {
+  std::uint64_t start, end, categories;
+};
+struct PmScanArg {
+  std::uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+  std::uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+static_assert(sizeof(PmScanArg) == 96);
+constexpr unsigned long kPagemapScan = _IOWR('f', 16, PmScanArg);
+constexpr std::uint64_t kWpMatching = 1, kCheckWpAsync = 2, kPageIsWritten = 2;
+
+/// With asynchronous write protection the kernel itself gives the right to write back at a fault, and PAGEMAP_SCAN
+/// finds the pages where it did and protects them again, all in one walk of the page tables.
+class PagemapScan : public DirtyTracker::Backend {
+ public:
+  static Result<std::unique_ptr<Backend>> start(MappedMemory& memory) {
+    auto made = std::make_unique<PagemapScan>(memory);
+    auto watcher = uffd::open(uffd::kFeatureWpAsync | uffd::kFeatureWpUnpopulated | uffd::kFeatureWpHugetlbfsShmem);
+    if (!watcher) return fail(watcher.error());
+    made->uffd_ = std::move(*watcher);
+    made->pagemap_ = Descriptor(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+    if (!made->pagemap_) return fail(VmError::from_os(errno, "open", "/proc/self/pagemap"));
+    if (auto done = uffd::watch(made->uffd_, memory.bytes()); !done) return fail(done.error());
+    if (auto done = uffd::protect(made->uffd_, memory.data(), memory.size(), true); !done) return fail(done.error());
+    made->size = memory.size();
+    made->page_size = memory.page_size();
+    DirtyPages scratch{.words = std::vector<std::uint64_t>((memory.size() / memory.page_size() + 63) / 64)};
+    if (auto done = made->collect(scratch); !done) return fail(done.error());
+    return made;
+  }
+  explicit PagemapScan(MappedMemory& memory) : memory_(memory), regions_(4096) {}
+
+  [[nodiscard]] DirtyMethod method() const noexcept override { return DirtyMethod::PagemapScan; }
+
+  Result<void> collect(DirtyPages& pages) override {
+    const auto begin = reinterpret_cast<std::uintptr_t>(memory_.data());
+    PmScanArg scan{.size = sizeof scan,
+                   .flags = kWpMatching | kCheckWpAsync,
+                   .start = begin,
+                   .end = begin + memory_.size(),
+                   .walk_end = 0,
+                   .vec = reinterpret_cast<std::uintptr_t>(regions_.data()),
+                   .vec_len = regions_.size(),
+                   .max_pages = 0,
+                   .category_inverted = 0,
+                   .category_mask = kPageIsWritten,
+                   .category_anyof_mask = 0,
+                   .return_mask = kPageIsWritten};
+    while (scan.start < scan.end) {
+      const int found = ::ioctl(pagemap_.get(), kPagemapScan, &scan);
+      if (found < 0) {
+        if (errno == EINTR) continue;
+        if (errno == ENOTTY || errno == EINVAL)
+          return fail(ErrorCode::Unsupported, "PAGEMAP_SCAN", "/proc/self/pagemap", "the kernel is older than 6.7");
+        return fail(VmError::from_os(errno, "PAGEMAP_SCAN", "/proc/self/pagemap"));
+      }
+      for (std::size_t i = 0; i < static_cast<std::size_t>(found); ++i) {
+        const PageRegion& region = regions_[i];
+        mark(pages, (region.start - begin) / page_size, (region.end - region.start) / page_size);
+      }
+      scan.start = scan.walk_end;
+    }
+    return {};
+  }
+
+ private:
+  MappedMemory& memory_;
+  Descriptor uffd_, pagemap_;
+  std::vector<PageRegion> regions_;
+};
+
+/// A bit in every page-table entry that a write sets. Clearing it is for the whole process at once, so only one tracker
+/// of this kind can exist; and what is written between reading and clearing is lost, so writers have to stand still.
+class SoftDirty : public DirtyTracker::Backend {
+ public:
+  static Result<std::unique_ptr<Backend>> start(MappedMemory& memory) {
+    if (in_use().exchange(true))
+      return fail(ErrorCode::Busy, "clear soft-dirty bits", "this process", "another tracker uses them");
+    auto made = std::make_unique<SoftDirty>(memory);
+    made->pagemap_ = Descriptor(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+    made->clear_refs_ = Descriptor(::open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC));
+    if (!made->pagemap_ || !made->clear_refs_) return fail(VmError::from_os(errno, "open", "/proc/self/clear_refs"));
+    if (!works())
+      return fail(ErrorCode::Unsupported, "clear soft-dirty bits", "this process", "no CONFIG_MEM_SOFT_DIRTY");
+    if (auto done = made->clear(); !done) return fail(done.error());
+    return made;
+  }
+  explicit SoftDirty(MappedMemory& memory) : memory_(memory) {}
+  ~SoftDirty() override { in_use() = false; }
+
+  [[nodiscard]] DirtyMethod method() const noexcept override { return DirtyMethod::SoftDirty; }
+
+  Result<void> collect(DirtyPages& pages) override {
+    if (auto done = read_bits(pages); !done) return done;
+    return clear();
+  }
+
+ private:
+  static std::atomic<bool>& in_use() {
+    static std::atomic<bool> used = false;
+    return used;
+  }
+  static bool works() {
+    auto probe = MappedMemory::create_private(host_page_size());
+    if (!probe) return false;
+    const Descriptor pagemap(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+    const Descriptor clear(::open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC));
+    const auto bit = [&] {
+      std::uint64_t entry = 0;
+      const auto at = reinterpret_cast<std::uintptr_t>(probe->data()) / host_page_size() * 8;
+      return ::pread(pagemap.get(), &entry, 8, static_cast<off_t>(at)) == 8 && (entry >> 55 & 1) != 0;
+    };
+    *static_cast<volatile std::byte*>(probe->data()) = std::byte{1};
+    if (!bit() || ::write(clear.get(), "4", 1) != 1 || bit()) return false;
+    *static_cast<volatile std::byte*>(probe->data()) = std::byte{2};
+    return bit();
+  }
+  Result<void> read_bits(DirtyPages& pages) {
+    std::array<std::uint64_t, 8192> entries{};
+    const std::uint64_t first = reinterpret_cast<std::uintptr_t>(memory_.data()) / host_page_size();
+    const std::uint64_t total = size / page_size, per = page_size / host_page_size();
+    for (std::uint64_t page = 0; page < total * per;) {
+      const std::uint64_t count = std::min<std::uint64_t>(entries.size(), total * per - page);
+      const ssize_t got = ::pread(pagemap_.get(), entries.data(), count * 8, static_cast<off_t>((first + page) * 8));
+      if (got <= 0) return fail(VmError::from_os(errno, "read", "/proc/self/pagemap"));
+      for (std::uint64_t i = 0; i < static_cast<std::uint64_t>(got) / 8; ++i, ++page)
+        if ((entries[i] >> 55 & 1) != 0) mark(pages, page / per, 1);
+    }
+    return {};
+  }
+  Result<void> clear() {
+    if (::pwrite(clear_refs_.get(), "4", 1, 0) == 1) return {};
+    return fail(VmError::from_os(errno, "write", "/proc/self/clear_refs"));
+  }
+
+  MappedMemory& memory_;
+  Descriptor pagemap_, clear_refs_;
+};
+
+/// Write-protection faults come as messages to a thread, which notes the page and lets the writer go on.
+class Userfaultfd : public DirtyTracker::Backend {
+ public:
+  static Result<std::unique_ptr<Backend>> start(MappedMemory& memory) {
+    auto made = std::make_unique<Userfaultfd>(memory);
+    const std::uint64_t offered = uffd::features();
+    if ((offered & UFFD_FEATURE_PAGEFAULT_FLAG_WP) == 0)
+      return fail(ErrorCode::Unsupported, "userfaultfd", "", "not allowed here, or no write protection (Linux 5.7)");
+    if (memory.shared() && (offered & uffd::kFeatureWpHugetlbfsShmem) == 0)
+      return fail(ErrorCode::Unsupported, "userfaultfd", "", "no write protection of shared memory (Linux 5.19)");
+    const bool unpopulated = (offered & uffd::kFeatureWpUnpopulated) != 0;
+    auto watcher = uffd::open(
+        offered & (UFFD_FEATURE_PAGEFAULT_FLAG_WP | uffd::kFeatureWpHugetlbfsShmem | uffd::kFeatureWpUnpopulated));
+    if (!watcher) return fail(watcher.error());
+    made->uffd_ = std::move(*watcher);
+    made->stop_ = Descriptor(::eventfd(0, EFD_CLOEXEC));
+    if (!made->stop_) return fail(VmError::from_os(errno, "eventfd", ""));
+    // Before Linux 6.4 a private page that does not exist yet cannot be protected: it has to exist.
+    if (!unpopulated && !memory.shared()) {
+      volatile std::byte* data = memory.data();
+      for (std::uint64_t at = 0; at < memory.size(); at += host_page_size()) (void)data[at];
+    }
+    if (auto done = uffd::watch(made->uffd_, memory.bytes()); !done) return fail(done.error());
+    made->size = memory.size();
+    made->page_size = memory.page_size();
+    made->thread_ = std::jthread([self = made.get()] { self->serve(); });
+    if (auto done = uffd::protect(made->uffd_, memory.data(), memory.size(), true); !done) return fail(done.error());
+    return made;
+  }
+  explicit Userfaultfd(MappedMemory& memory) : memory_(memory), bits_((memory.size() / memory.page_size() + 63) / 64) {}
+  ~Userfaultfd() override {
+    if (!thread_.joinable()) return;
+    (void)uffd::protect(uffd_, memory_.data(), memory_.size(), false);
+    const std::uint64_t one = 1;
+    if (::write(stop_.get(), &one, sizeof one) == sizeof one) thread_.join();
+  }
+
+  [[nodiscard]] DirtyMethod method() const noexcept override { return DirtyMethod::Userfaultfd; }
+
+  Result<void> collect(DirtyPages& pages) override {
+    const FaultLock::Guard guard(lock_);
+    // Protect first, all in one call: then a bit that is clear belongs to a page that is protected.
+    if (auto done = uffd::protect(uffd_, memory_.data(), memory_.size(), true); !done) return done;
+    for (std::size_t i = 0; i < bits_.size(); ++i) pages.words[i] = bits_[i].exchange(0, std::memory_order_relaxed);
+    return {};
+  }
+
+ private:
+  void serve() {
+    std::array<pollfd, 2> wait = {
+        {{.fd = uffd_.get(), .events = POLLIN, .revents = 0}, {.fd = stop_.get(), .events = POLLIN, .revents = 0}}};
+    std::array<uffd_msg, 64> messages{};
+    for (;;) {
+      if (::poll(wait.data(), wait.size(), -1) < 0 && errno != EINTR) return;
+      if ((wait[1].revents & POLLIN) != 0) return;
+      const ssize_t got = ::read(uffd_.get(), messages.data(), sizeof messages);
+      for (std::size_t i = 0; got > 0 && i < static_cast<std::size_t>(got) / sizeof(uffd_msg); ++i) {
+        if (messages[i].event != UFFD_EVENT_PAGEFAULT) continue;
+        const auto address = static_cast<std::uintptr_t>(messages[i].arg.pagefault.address);
+        const std::uint64_t page = (address - reinterpret_cast<std::uintptr_t>(memory_.data())) / page_size;
+        const FaultLock::Guard guard(lock_);
+        bits_[page / 64].fetch_or(1ULL << (page % 64), std::memory_order_relaxed);
+        (void)uffd::protect(uffd_, memory_.data() + page * page_size, page_size, false);
+      }
+    }
+  }
+
+  MappedMemory& memory_;
+  Descriptor uffd_, stop_;
+  std::vector<std::atomic<std::uint64_t>> bits_;
+  FaultLock lock_;
+  std::jthread thread_;
+};
+
+}  // namespace
+
+std::span<const DirtyMethod> host_dirty_methods() noexcept {
+  static constexpr std::array kMethods = {DirtyMethod::PagemapScan, DirtyMethod::Userfaultfd, DirtyMethod::ProtectFault,
+                                          DirtyMethod::SoftDirty};
+  return kMethods;
+}
+
+Result<std::unique_ptr<DirtyTracker::Backend>> start_dirty_backend(DirtyMethod method, MappedMemory& memory) {
+  switch (method) {
+    case DirtyMethod::PagemapScan: return PagemapScan::start(memory);
+    case DirtyMethod::SoftDirty: return SoftDirty::start(memory);
+    case DirtyMethod::Userfaultfd: return Userfaultfd::start(memory);
+    default: return fail(ErrorCode::Unsupported, "track changes", std::string(to_string(method)), "not on Linux");
+  }
+}
+
+}  // namespace vm_platform

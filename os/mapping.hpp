@@ -1,0 +1,45 @@
+// What every host's MappedMemory keeps, and the helpers they share.
+#pragma once
+
+#include <string>
+#include <vm_platform/memory.hpp>
+
+namespace vm_platform {
+
+struct MappedMemory::State {
+  std::string name;
+  std::string note;
+  std::byte* base = nullptr;   // with the guard below
+  std::uint64_t reserved = 0;  // with both guards
+  std::uint64_t page_size = kPageSize;
+  std::uint64_t alignment = 0, guard_before = 0, guard_after = 0;
+  std::uint64_t file_offset = 0;
+  MemoryProtection protection = MemoryProtection::ReadWrite;
+  HugePages huge_pages = HugePages::None;
+  FileAccess access = FileAccess::Shared;
+  bool shared = false;
+  bool file = false;
+  bool reserve_only = false;
+  bool write_watch = false;
+  int descriptor = -1;     // Linux: memfd or file
+  void* handle = nullptr;  // Windows: section object
+
+  State() = default;
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+};
+
+/// "64 KiB of NAME at 0x7f0000000000", for errors.
+std::string describe_range(const std::string& name, std::uint64_t size, const void* address = nullptr);
+
+/// An error of a memory call with the finer code.
+VmError memory_error(ErrorCode code, MemoryError detail, std::string operation, std::string subject,
+                     std::string reason);
+
+/// Sizes, alignment, protection: what no host can do is refused here. Returns the options with sizes rounded up to
+/// `page_size`.
+Result<MemoryOptions> check_options(const MemoryOptions& options, std::uint64_t page_size);
+
+inline constexpr std::uint64_t kLargestMapping = 1ULL << 46;
+
+}  // namespace vm_platform

@@ -1,0 +1,159 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+#include <vm_platform/timer.hpp>
+
+#include "os/counter_clock.hpp"
+#include "os/timer_host.hpp"
+
+namespace vm_platform {
+namespace {
+
+TEST(TimerTest, TellsWhereItComesFrom) {
+  const TimerInfo info = timer_info();
+  if (info.source == TimerSource::CpuCounter) {
+    EXPECT_GT(info.frequency_hz, 1'000'000u);
+    EXPECT_TRUE(info.reason.empty());
+  } else {
+    EXPECT_FALSE(info.reason.empty());
+  }
+}
+
+TEST(TimerTest, KeepsToTheMonotonicClock) {
+  // For a second; the hour is for bench/os_timer --drift.
+  std::int64_t worst = 0;
+  const std::uint64_t begin = timer_host::monotonic_ns();
+  for (std::uint64_t now = begin; now - begin < 1'000'000'000; now = timer_host::monotonic_ns()) {
+    const std::uint64_t before = timer_host::monotonic_ns();
+    const std::uint64_t ours = timestamp_ns();
+    const std::uint64_t after = timer_host::monotonic_ns();
+    if (after - before > 5000) continue;  // lost the CPU in between
+    const auto error = static_cast<std::int64_t>(ours) - static_cast<std::int64_t>(before + (after - before) / 2);
+    worst = std::max(worst, error < 0 ? -error : error);
+    if (now % 7 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(now % 5 * 10));
+  }
+  EXPECT_LT(worst, 20'000) << "nanoseconds";
+}
+
+TEST(TimerTest, NeverBackwardsWhenHandedFromThreadToThread) {
+  // Each thread must read a time no earlier than the one it was handed.
+  std::atomic<std::uint64_t> handed = timestamp_ns();
+  std::atomic<int> backwards = 0;
+  std::atomic<bool> stop = false;
+  const auto work = [&] {
+    while (!stop.load(std::memory_order_relaxed)) {
+      std::uint64_t seen = handed.load(std::memory_order_acquire);
+      const std::uint64_t now = timestamp_ns();
+      if (now < seen) ++backwards;
+      handed.compare_exchange_strong(seen, now, std::memory_order_acq_rel);
+    }
+  };
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 4; ++i) threads.emplace_back(work);
+  std::this_thread::sleep_for(std::chrono::milliseconds(700));
+  stop = true;
+  threads.clear();
+  EXPECT_EQ(backwards, 0);
+}
+
+TEST(TimerTest, UnorderedIsTheSameClock) {
+  const std::uint64_t first = timestamp_ns();
+  const std::uint64_t second = timestamp_ns_unordered();
+  const std::uint64_t third = timestamp_ns();
+  EXPECT_GT(second + 1'000'000'000, first);
+  EXPECT_LT(second, third + 1'000'000'000);
+}
+
+TEST(MeasureTest, ResultAndTime) {
+  const auto [result, ns] = measure(
+      [](int a, int b) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        return a + b;
+      },
+      2, 3);
+  EXPECT_EQ(result, 5);
+  EXPECT_GE(ns, 5'000'000u);
+  EXPECT_LT(ns, 5'000'000'000u);
+  EXPECT_LT(measure([] {}).elapsed_ns, 1'000'000'000u);
+}
+
+// A host under our control: real time in ns, a counter at 2.5 GHz, and a reference clock that somebody slews.
+std::uint64_t g_now = 0, g_step = 0;
+double g_slew = 0, g_reference = 0, g_frequency = 2.5;
+void pass(double ns) {
+  g_now += static_cast<std::uint64_t>(ns);
+  g_reference += ns * (1 + g_slew);
+}
+std::uint64_t fake_counter() {
+  pass(10);
+  return static_cast<std::uint64_t>(static_cast<double>(g_now) * g_frequency) + g_step;
+}
+std::uint64_t fake_reference() {
+  pass(25);
+  return static_cast<std::uint64_t>(g_reference);
+}
+
+class CounterClockTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    g_now = 1'000'000'000;
+    g_reference = 5e9;
+    g_slew = 0;
+    g_step = 0;
+  }
+  static std::uint64_t read(CounterClock& clock) {
+    const auto now = clock.at(fake_counter());
+    return now ? *now : clock.slow();
+  }
+};
+
+TEST_F(CounterClockTest, FollowsAClockThatIsSlewedAndNeverGoesBack) {
+  CounterClock clock({fake_counter, fake_reference});
+  EXPECT_EQ(clock.reason(), nullptr);
+  EXPECT_NEAR(static_cast<double>(clock.frequency_hz()), 2.5e9, 2.5e9 * 1e-3);
+  std::uint64_t last = 0;
+  double worst = 0;
+  for (int i = 0; i < 200'000; ++i) {
+    if (i % 20'000 == 0) g_slew = (i / 20'000 % 3 - 1) * 500e-6;  // as far as adjtime goes
+    pass(i % 1000 == 0 ? 50e6 : 20e3);
+    const std::uint64_t now = read(clock);
+    ASSERT_GE(now, last) << i;
+    last = now;
+    worst = std::max(worst, std::abs(static_cast<double>(now) - g_reference));
+  }
+  // A slew that begins unseen runs for up to one interval (128 ms at 1000 ppm of change); that is the bound.
+  EXPECT_LT(worst, 150'000);
+}
+
+TEST_F(CounterClockTest, AfterAnHourWithoutAReadingItIsRight) {
+  CounterClock clock({fake_counter, fake_reference});
+  (void)read(clock);
+  g_slew = 100e-6;
+  pass(3600e9);
+  EXPECT_NEAR(static_cast<double>(read(clock)), g_reference, 1000);
+}
+
+TEST_F(CounterClockTest, ACounterThatGoesBackwardsIsGivenUp) {
+  CounterClock clock({fake_counter, fake_reference});
+  const std::uint64_t before = read(clock);
+  pass(10e6);
+  g_step -= 1'000'000'000'000ULL;
+  const std::uint64_t after = read(clock);
+  EXPECT_NE(clock.reason(), nullptr);
+  EXPECT_GE(after, before);
+  EXPECT_NEAR(static_cast<double>(read(clock)), g_reference, 1000);
+}
+
+TEST_F(CounterClockTest, WithoutACounterTheReferenceItself) {
+  CounterClock clock({fake_counter, fake_reference}, "not here");
+  EXPECT_STREQ(clock.reason(), "not here");
+  EXPECT_EQ(clock.frequency_hz(), 0u);
+  pass(1e9);
+  EXPECT_NEAR(static_cast<double>(read(clock)), g_reference, 100);
+}
+
+}  // namespace
+}  // namespace vm_platform

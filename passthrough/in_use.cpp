@@ -1,0 +1,245 @@
+// What the host uses a device for. Everything is read from sysfs and /proc below injectable roots.
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <ifaddrs.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <memory>
+#include <set>
+#include <vm_platform/passthrough.hpp>
+
+#include "passthrough/sysfs.hpp"
+#include "passthrough/text.hpp"
+
+namespace vm_platform {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// What the kernel has made below one function: block devices, network interfaces, device nodes.
+struct Below {
+  std::vector<fs::path> blocks;  ///< Directories of disks and partitions.
+  std::vector<fs::path> nets;
+  std::vector<fs::path> connectors;
+  std::vector<std::string> nodes;  ///< "/dev/nvme0", …
+};
+
+bool is_pci_name(const std::string& name) { return PciAddress::parse(name).has_value(); }
+
+void look_below(const fs::path& directory, int depth, Below& below) {
+  if (depth > 12) return;  // USB trees are the deepest that exist
+  std::error_code error;
+  for (fs::directory_iterator it(directory, error), end; !error && it != end; it.increment(error)) {
+    const fs::path path = it->path();
+    const std::string name = path.filename();
+    // Links lead elsewhere, and other functions (below a bridge, or virtual ones) are devices of their own.
+    if (it->is_symlink(error) || !it->is_directory(error) || is_pci_name(name)) continue;
+    const std::string subsystem = link_name(path / "subsystem").value_or("");
+    if (subsystem == "net") below.nets.push_back(path);
+    if (subsystem == "block") below.blocks.push_back(path);
+    if (fs::exists(path / "status", error) && fs::exists(path / "edid", error)) below.connectors.push_back(path);
+    if (fs::exists(path / "dev", error)) {
+      if (const auto uevent = read_kernel_file(path / "uevent")) {
+        std::string_view rest = *uevent;
+        while (!rest.empty()) {
+          std::string_view line = text::take(rest, '\n');
+          if (text::take(line, '=') == "DEVNAME") below.nodes.push_back("/dev/" + std::string(line));
+        }
+      }
+    }
+    if (name != "power" && name != "msi_irqs" && name != "statistics" && name != "queues" && name != "mq")
+      look_below(path, depth + 1, below);
+  }
+}
+
+/// "\040" and the like, as /proc writes blanks in paths.
+std::string unescape(std::string_view text) {
+  std::string plain;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto octal =
+        text[i] == '\\' && i + 3 < text.size() ? text::number<std::uint8_t>(text.substr(i + 1, 3), 8) : std::nullopt;
+    plain += octal ? static_cast<char>(*octal) : text[i];
+    if (octal) i += 3;
+  }
+  return plain;
+}
+
+class UseFinder {
+ public:
+  UseFinder(const PciDeviceInfo& device, fs::path sysfs, fs::path root)
+      : device_(device), sysfs_(std::move(sysfs)), root_(std::move(root)) {}
+
+  std::vector<DeviceUse> find() {
+    const fs::path directory = fs::canonical(sysfs_ / "bus/pci/devices" / device_.address.to_string(), error_);
+    if (error_) return {};
+    Below below;
+    look_below(directory, 0, below);
+    for (const fs::path& block : below.blocks) {
+      check_block(block, block.filename());
+      check_multipath(block.filename());
+    }
+    for (const fs::path& net : below.nets) check_net(net);
+    check_display(directory, below);
+    if (device_.sriov_num != 0)
+      add(fmt::format("it has {} virtual functions; delete them first (vmp sriov delete)", device_.sriov_num));
+    for (const NodeHolder& holder : find_holders(below.nodes, root_))
+      add(fmt::format("{} is held open by {} (pid {})", holder.node, holder.command, holder.pid));
+    return std::move(uses_);
+  }
+
+ private:
+  void add(std::string what) { uses_.push_back({device_.address, std::move(what)}); }
+
+  /// With NVMe multipath the disk in use, nvme0n1, is a virtual device over hidden paths named nvme0c1n1.
+  void check_multipath(const std::string& name) {
+    const auto c = name.find('c'), n = name.rfind('n');
+    if (!name.starts_with("nvme") || c == std::string::npos || n < c) return;
+    const std::string head = name.substr(0, c) + name.substr(n);
+    const fs::path place = sysfs_ / "class/block" / head;
+    check_block(place, head);
+    const fs::path partitions = fs::canonical(place, error_);
+    for (const std::string& partition : list_directory(partitions))
+      if (partition.starts_with(head)) check_block(partitions / partition, partition);
+  }
+
+  /// A disk, a partition, or what stands on one (`shown` says on which of the device's own).
+  void check_block(const fs::path& block, const std::string& shown, int depth = 0) {
+    const std::string name = block.filename();
+    const auto number = read_kernel_file(block / "dev");
+    if (number) check_mounts(text::trim(*number), shown);
+    check_swap(name, shown);
+    for (const std::string& holder : list_directory(block / "holders")) {
+      const fs::path above = sysfs_ / "class/block" / holder;
+      const auto label = read_kernel_file(above / "dm/name");
+      const std::string kind = holder.starts_with("md") ? "RAID array" : "volume";
+      const std::string above_name = label ? std::string(text::trim(*label)) : holder;
+      add(fmt::format("{} is part of the {} {}", shown, kind, above_name));
+      if (depth < 8) check_block(above, shown + " (through " + above_name + ")", depth + 1);
+    }
+  }
+
+  void check_mounts(std::string_view number, const std::string& shown) {
+    // "36 35 98:0 /mnt1 /mnt2 rw,noatime …": field 3 is the device, field 5 where it is mounted (proc(5)).
+    for_lines("proc/self/mountinfo", [&](std::string_view line) {
+      const auto fields = text::words(line);
+      if (fields.size() > 5 && fields[2] == number) add(fmt::format("{} is mounted on {}", shown, unescape(fields[4])));
+    });
+  }
+
+  void check_swap(const std::string& name, const std::string& shown) {
+    for_lines("proc/swaps", [&](std::string_view line) {
+      const auto fields = text::words(line);
+      if (!fields.empty() && fields[0] == "/dev/" + name) add(fmt::format("{} is used for swap", shown));
+    });
+  }
+
+  void check_net(const fs::path& net) {
+    const std::string name = net.filename();
+    bool default_route = false;
+    for_lines("proc/net/route", [&](std::string_view line) {  // Iface Destination Gateway Flags … Mask
+      const auto fields = text::words(line);
+      default_route |= fields.size() > 7 && fields[0] == name && fields[1] == "00000000" && fields[7] == "00000000";
+    });
+    for_lines("proc/net/ipv6_route", [&](std::string_view line) {
+      const auto fields = text::words(line);
+      // ::/0 through this interface, but not the kernel's own reject route (flag 0x200)
+      default_route |= fields.size() > 9 && fields[9] == name && fields[1] == "00" && fields[9] != "lo" &&
+                       fields[0] == std::string(32, '0') && (text::number(fields[8], 16).value_or(0x200) & 0x200) == 0;
+    });
+    if (default_route) add(name + " has the default route");
+    for (const std::string& address : addresses(name)) add(fmt::format("{} has the address {}", name, address));
+    if (const auto master = link_name(net / "master")) add(fmt::format("{} is a port of {}", name, *master));
+  }
+
+  /// Addresses other than link-local ones. They come from the system this runs on, so only for its own root.
+  std::vector<std::string> addresses(const std::string& interface) const {
+    std::vector<std::string> found;
+    if (root_ != "/") return found;
+    ifaddrs* list = nullptr;
+    if (::getifaddrs(&list) != 0) return found;
+    const std::unique_ptr<ifaddrs, decltype(&::freeifaddrs)> guard(list, &::freeifaddrs);
+    for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
+      if (entry->ifa_addr == nullptr || interface != entry->ifa_name) continue;
+      char text[INET6_ADDRSTRLEN] = {};
+      if (entry->ifa_addr->sa_family == AF_INET) {
+        const auto* address = reinterpret_cast<const sockaddr_in*>(entry->ifa_addr);
+        ::inet_ntop(AF_INET, &address->sin_addr, text, sizeof text);
+      } else if (entry->ifa_addr->sa_family == AF_INET6) {
+        const auto* address = reinterpret_cast<const sockaddr_in6*>(entry->ifa_addr);
+        if (IN6_IS_ADDR_LINKLOCAL(&address->sin6_addr)) continue;
+        ::inet_ntop(AF_INET6, &address->sin6_addr, text, sizeof text);
+      }
+      if (text[0] != 0) found.emplace_back(text);
+    }
+    return found;
+  }
+
+  void check_display(const fs::path& directory, const Below& below) {
+    if (device_.base_class() != 0x03) return;
+    std::size_t displays = 0;
+    for (const std::string& name : list_directory(sysfs_ / "bus/pci/devices")) {
+      const auto class_code = read_kernel_file(sysfs_ / "bus/pci/devices" / name / "class");
+      if (class_code && class_code->starts_with("0x03")) ++displays;
+    }
+    if (device_.boot_vga && !device_.driver.empty() && !driver_is_harmless(device_.driver)) {
+      add(displays == 1 ? "it is the only display, and the console is on it"
+                        : "the firmware's console started on it (boot VGA)");
+    }
+    for (const fs::path& connector : below.connectors) {
+      const auto enabled = read_kernel_file(connector / "enabled");
+      const auto status = read_kernel_file(connector / "status");
+      if (enabled && status && text::trim(*enabled) == "enabled" && text::trim(*status) == "connected")
+        add(fmt::format("a monitor is lit on {}", connector.filename().string()));
+    }
+    // simpledrm, efifb and vesafb draw into a BAR of a GPU that may have no driver of its own.
+    for (const std::string& fb : list_directory(sysfs_ / "class/graphics")) {
+      const fs::path owner = fs::weakly_canonical(sysfs_ / "class/graphics" / fb / "device", error_);
+      const auto name = read_kernel_file(sysfs_ / "class/graphics" / fb / "name");
+      if (owner == directory && name && (name->starts_with("EFI VGA") || name->starts_with("VESA")))
+        add("the boot framebuffer " + fb + " is on it");
+    }
+  }
+
+  template <typename Visit>
+  void for_lines(const char* file, Visit visit) const {
+    const auto content = read_kernel_file(root_ / file);
+    if (!content) return;
+    std::string_view rest = *content;
+    while (!rest.empty()) visit(text::take(rest, '\n'));
+  }
+
+  const PciDeviceInfo& device_;
+  fs::path sysfs_, root_;
+  std::error_code error_;
+  std::vector<DeviceUse> uses_;
+};
+
+}  // namespace
+
+std::vector<DeviceUse> find_uses(const PciDeviceInfo& device, const fs::path& sysfs, const fs::path& root) {
+  return UseFinder(device, sysfs, root).find();
+}
+
+std::vector<NodeHolder> find_holders(std::span<const std::string> nodes, const fs::path& root) {
+  std::vector<NodeHolder> holders;
+  if (nodes.empty()) return holders;
+  for (const std::string& process : list_directory(root / "proc")) {
+    const auto pid = text::number<int>(process);
+    if (!pid) continue;
+    std::set<std::string> held;
+    const fs::path descriptors = root / "proc" / process / "fd";
+    for (const std::string& descriptor : list_directory(descriptors)) {
+      std::error_code error;
+      const std::string target = fs::read_symlink(descriptors / descriptor, error);
+      if (!error && std::ranges::find(nodes, target) != nodes.end()) held.insert(target);
+    }
+    if (held.empty()) continue;
+    const auto command = read_kernel_file(root / "proc" / process / "comm");
+    for (const std::string& node : held)
+      holders.push_back({*pid, command ? std::string(text::trim(*command)) : "?", node});
+  }
+  return holders;
+}
+
+}  // namespace vm_platform

@@ -1,0 +1,153 @@
+// The pci.ids format: "vvvv  Name" starts a vendor, a tab and "dddd  Name" a device of it, two tabs and "ssss ssss
+// Name" a subsystem; "C cc  Name" starts a class, with subclasses and programming interfaces below in the same way.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <unordered_map>
+#include <vm_platform/pci_device.hpp>
+
+#include "passthrough/sysfs.hpp"
+#include "passthrough/text.hpp"
+
+namespace vm_platform {
+
+struct PciNames::Index {
+  std::string content;
+  // The text of each vendor and class, from its own line to the next one's.
+  std::unordered_map<std::uint32_t, std::string_view> vendors, classes;
+
+  void build();
+};
+
+namespace {
+
+std::string_view next_line(std::string_view& rest) { return text::take(rest, '\n'); }
+
+/// "10de  NVIDIA Corporation" -> the name, when the line starts with `id` written in `digits` hex digits.
+std::string_view name_after_id(std::string_view line, std::uint32_t id, std::size_t digits) {
+  if (line.size() < digits + 2) return {};
+  const auto found = text::number<std::uint32_t>(line.substr(0, digits), 16);
+  if (!found || *found != id) return {};
+  return text::trim(line.substr(digits));
+}
+
+/// The lines of the entry `id` one level below `section`, whose own lines start with `depth` tabs.
+std::string_view entry(std::string_view section, std::uint32_t id, std::size_t digits, std::size_t depth) {
+  const auto level = [](std::string_view line) { return std::min(line.find_first_not_of('\t'), line.size()); };
+  std::string_view rest = section;
+  next_line(rest);
+  while (!rest.empty()) {
+    const char* start = rest.data();
+    const std::string_view line = next_line(rest);
+    if (level(line) != depth || name_after_id(line.substr(depth), id, digits).empty()) continue;
+    const char* end = start + line.size();
+    while (!rest.empty()) {
+      const std::string_view below = next_line(rest);
+      if (!below.starts_with('#') && level(below) <= depth) break;
+      end = below.data() + below.size();
+    }
+    return {start, static_cast<std::size_t>(end - start)};
+  }
+  return {};
+}
+
+std::string_view name_of(std::string_view section, std::size_t skip) {
+  const std::string_view line = next_line(section);
+  return line.size() <= skip ? std::string_view{} : text::trim(line.substr(skip));
+}
+
+}  // namespace
+
+void PciNames::Index::build() {
+  const std::string_view all = content;
+  std::unordered_map<std::uint32_t, std::string_view>* open_map = nullptr;
+  std::uint32_t open_id = 0;
+  std::size_t open_at = 0;
+  const auto close_section = [&](std::size_t end) {
+    if (open_map != nullptr) open_map->emplace(open_id, all.substr(open_at, end - open_at));
+    open_map = nullptr;
+  };
+  for (std::size_t position = 0; position < all.size();) {
+    const char first = all[position];
+    const void* newline = std::memchr(all.data() + position, '\n', all.size() - position);
+    const std::size_t end =
+        newline == nullptr ? all.size() : static_cast<std::size_t>(static_cast<const char*>(newline) - all.data());
+    if (first != '\t' && first != '#' && first != '\n' && first != '\r') {
+      close_section(position);
+      const std::string_view line = all.substr(position, end - position);
+      const bool is_class = line.starts_with("C ");
+      const std::string_view digits = is_class ? line.substr(2, 2) : line.substr(0, 4);
+      if (const auto id = text::number<std::uint32_t>(digits, 16); id && digits.size() == (is_class ? 2 : 4)) {
+        open_map = is_class ? &classes : &vendors;
+        open_id = *id;
+        open_at = position;
+      }
+    }
+    position = end + 1;
+  }
+  close_section(all.size());
+}
+
+PciNames::PciNames() : index_(std::make_unique<Index>()) {}
+PciNames::PciNames(PciNames&&) noexcept = default;
+PciNames& PciNames::operator=(PciNames&&) noexcept = default;
+PciNames::~PciNames() = default;
+
+PciNames PciNames::load(const std::filesystem::path& path) {
+  PciNames names;
+  std::vector<std::filesystem::path> places = {"/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids",
+                                               "/var/lib/pciutils/pci.ids"};
+  if (!path.empty()) places = {path};
+  for (const auto& place : places) {
+    if (auto content = read_kernel_file(place)) {
+      names.index_->content = std::move(*content);
+      names.index_->build();
+      break;
+    }
+  }
+  return names;
+}
+
+bool PciNames::loaded() const noexcept { return !index_->vendors.empty(); }
+
+std::string_view PciNames::vendor(std::uint16_t vendor) const {
+  const auto found = index_->vendors.find(vendor);
+  return found == index_->vendors.end() ? std::string_view{} : name_of(found->second, 4);
+}
+
+std::string_view PciNames::device(std::uint16_t vendor, std::uint16_t device) const {
+  const auto found = index_->vendors.find(vendor);
+  return found == index_->vendors.end() ? std::string_view{} : name_of(entry(found->second, device, 4, 1), 5);
+}
+
+std::string_view PciNames::subsystem(std::uint16_t vendor, std::uint16_t device, std::uint16_t subsystem_vendor,
+                                     std::uint16_t subsystem_device) const {
+  const auto found = index_->vendors.find(vendor);
+  if (found == index_->vendors.end()) return {};
+  std::string_view rest = entry(found->second, device, 4, 1);
+  while (!rest.empty()) {
+    const std::string_view line = next_line(rest);
+    if (!line.starts_with("\t\t")) continue;
+    const std::string_view below = name_after_id(line.substr(2), subsystem_vendor, 4);
+    if (const auto name = name_after_id(below, subsystem_device, 4); !name.empty()) return name;
+  }
+  return {};
+}
+
+std::string_view PciNames::class_name(std::uint32_t class_code) const {
+  const auto found = index_->classes.find(class_code >> 16 & 0xff);
+  if (found == index_->classes.end()) return {};
+  const std::string_view base = name_of(found->second, 4);
+  const std::string_view subclass_section = entry(found->second, class_code >> 8 & 0xff, 2, 1);
+  if (subclass_section.empty()) return base;
+  return name_of(subclass_section, 3);
+}
+
+std::string PciNames::describe(const PciDeviceInfo& info) const {
+  const std::string_view maker = vendor(info.vendor), model = device(info.vendor, info.device);
+  return (maker.empty() ? fmt::format("Vendor {:04x}", info.vendor) : std::string(maker)) + " " +
+         (model.empty() ? fmt::format("Device {:04x}", info.device) : std::string(model));
+}
+
+}  // namespace vm_platform

@@ -1,0 +1,233 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <map>
+#include <vm_platform/pci_device.hpp>
+
+#include "passthrough/pci_fill.hpp"
+#include "passthrough/sysfs.hpp"
+#include "passthrough/text.hpp"
+
+namespace vm_platform {
+namespace {
+
+constexpr const char* kDevices = "bus/pci/devices";
+
+/// Identity and driver from the uevent file: one read instead of six.
+void fill_from_uevent(PciDeviceInfo& info, std::string_view uevent) {
+  while (!uevent.empty()) {
+    std::string_view line = text::take(uevent, '\n');
+    const std::string_view key = text::take(line, '=');
+    if (key == "DRIVER") {
+      info.driver = line;
+    } else if (key == "PCI_CLASS") {
+      info.class_code = text::number<std::uint32_t>(line, 16).value_or(0);
+    } else if (key == "PCI_ID" || key == "PCI_SUBSYS_ID") {
+      const auto vendor = text::number<std::uint16_t>(text::take(line, ':'), 16);
+      const auto device = text::number<std::uint16_t>(line, 16);
+      if (!vendor || !device) continue;
+      (key == "PCI_ID" ? info.vendor : info.subsystem_vendor) = *vendor;
+      (key == "PCI_ID" ? info.device : info.subsystem_device) = *device;
+    }
+  }
+}
+
+/// `../../../devices/pci0000:00/0000:00:1c.0/0000:01:00.0`: the path below the root, and the bridge above.
+void fill_from_link(PciDeviceInfo& info, std::string_view target) {
+  while (target.starts_with("../")) target.remove_prefix(3);
+  info.device_path = target;
+  std::string_view above = target.substr(0, std::min(target.rfind('/'), target.size()));
+  if (const auto slash = above.rfind('/'); slash != std::string_view::npos) above.remove_prefix(slash + 1);
+  if (const auto parent = PciAddress::parse(above)) info.parent = *parent;
+}
+
+/// False where the function is not there (any more).
+bool fill_basic(PciDeviceInfo& info, const KernelDirectory& devices, const std::string& name) {
+  std::array<char, 4096> buffer;
+  const std::string base = name + "/";
+  const long length = devices.read_bytes((base + "uevent").c_str(), buffer.data(), buffer.size());
+  if (length > 0) fill_from_uevent(info, {buffer.data(), static_cast<std::size_t>(length)});
+  const auto number = [&](const char* attribute) -> std::optional<std::uint32_t> {
+    const auto text = devices.read((base + attribute).c_str());
+    return text ? text::number<std::uint32_t>(text::trim(*text), 16) : std::nullopt;
+  };
+  if (info.vendor == 0xffff) {  // a copied tree may have no uevent files
+    const auto vendor = number("vendor"), device = number("device"), class_code = number("class");
+    if (!vendor || !device) return false;
+    info.vendor = static_cast<std::uint16_t>(*vendor);
+    info.device = static_cast<std::uint16_t>(*device);
+    info.class_code = class_code.value_or(0);
+    info.subsystem_vendor = static_cast<std::uint16_t>(number("subsystem_vendor").value_or(0));
+    info.subsystem_device = static_cast<std::uint16_t>(number("subsystem_device").value_or(0));
+    if (const auto driver = devices.link((base + "driver").c_str()))
+      info.driver = driver->substr(driver->rfind('/') + 1);
+  }
+  if (const auto group = devices.link((base + "iommu_group").c_str()))
+    info.iommu_group = text::number<int>(std::string_view(*group).substr(group->rfind('/') + 1));
+  if (const auto target = devices.link(name.c_str())) fill_from_link(info, *target);
+  std::array<std::uint8_t, 64> header;
+  if (devices.read_bytes((base + "config").c_str(), header.data(), header.size()) == 64) {
+    info.revision = header[0x08];
+    info.header_type = header[0x0e] & 0x7f;
+    info.multifunction = (header[0x0e] & 0x80) != 0;
+  }
+  return true;
+}
+
+/// sysfs `resource`: a line "start end flags" for each BAR, the ROM, then (with SR-IOV) the VF BARs.
+void fill_bars(PciDeviceInfo& info, std::string_view resource) {
+  constexpr std::uint64_t kIo = 0x100, kPrefetch = 0x2000, k64Bit = 0x100000;
+  std::uint8_t limit = 7;
+  if (info.sriov_total != 0) limit = 13;
+  if (info.header_type == 1) limit = 2;  // lines 7 and on are the bridge's windows
+  for (std::uint8_t line = 0; !resource.empty(); ++line) {
+    const auto parts = text::words(text::take(resource, '\n'));
+    if (parts.size() != 3 || (line >= limit && line != 6) || line >= 13) continue;
+    const auto start = text::number(parts[0], 16), end = text::number(parts[1], 16), flags = text::number(parts[2], 16);
+    if (!start || !end || !flags || *flags == 0 || *end < *start || (*end == 0 && *start == 0)) continue;
+    info.bars.push_back(
+        {line, (*flags & kIo) != 0, (*flags & k64Bit) != 0, (*flags & kPrefetch) != 0, *start, *end - *start + 1});
+  }
+}
+
+/// What a driver made of the device: entries of the class folders below it, such as net/eth0.
+std::vector<std::string> class_children(const std::filesystem::path& device) {
+  constexpr const char* kClasses[] = {"net",
+                                      "nvme",
+                                      "drm",
+                                      "sound",
+                                      "accel",
+                                      "infiniband",
+                                      "scsi_host",
+                                      "block",
+                                      "usb",
+                                      "tty",
+                                      "mdev_supported_types",
+                                      "ptp",
+                                      "dma",
+                                      "graphics"};
+  std::vector<std::string> children;
+  for (const char* name : kClasses)
+    for (const std::string& child : list_directory(device / name)) children.push_back(std::string(name) + "/" + child);
+  return children;
+}
+
+void fill_full(PciDeviceInfo& info, const KernelDirectory& devices, const std::string& name) {
+  const std::string base = name + "/";
+  const auto read = [&](const char* attribute) { return devices.read((base + attribute).c_str()); };
+  const auto number = [&](const char* attribute) -> std::optional<long long> {
+    const auto text = read(attribute);
+    return text ? text::number<long long>(text::trim(*text)) : std::nullopt;
+  };
+  std::array<std::uint8_t, ConfigSpace::kMaxSize> bytes;
+  if (const long length = devices.read_bytes((base + "config").c_str(), bytes.data(), bytes.size()); length > 0)
+    info.config = ConfigSpace({bytes.data(), static_cast<std::size_t>(length)});
+  info.capabilities = walk_capabilities(info.config);
+  info.serial_number = decode_serial_number(info.config, info.capabilities);
+  info.sriov_total = static_cast<std::uint16_t>(number("sriov_totalvfs").value_or(0));
+  info.sriov_num = static_cast<std::uint16_t>(number("sriov_numvfs").value_or(0));
+  if (const auto resource = read("resource")) fill_bars(info, *resource);
+  info.numa_node = static_cast<int>(number("numa_node").value_or(-1));
+  info.irq = static_cast<int>(number("irq").value_or(0));
+  info.boot_vga = number("boot_vga").value_or(0) == 1;
+  if (const auto text = read("driver_override"); text && *text != "(null)") info.driver_override = *text;
+  if (const auto text = read("reset_method"))
+    for (const std::string_view method : text::words(*text)) info.reset_methods.emplace_back(method);
+  if (const auto text = read("label"); text && !text->empty()) info.label = *text;
+  if (const auto index = number("acpi_index")) info.acpi_index = static_cast<std::uint32_t>(*index);
+  if (const auto text = read("power_state"); text && *text != "unknown") info.power_state = *text;
+  const auto address_of = [&](const std::string& link_path) -> std::optional<PciAddress> {
+    const auto target = devices.link((base + link_path).c_str());
+    if (!target) return std::nullopt;
+    const auto address = PciAddress::parse(std::string_view(*target).substr(target->rfind('/') + 1));
+    return address ? std::optional(*address) : std::nullopt;
+  };
+  info.physical_function = address_of("physfn");
+  for (unsigned i = 0; i < info.sriov_num; ++i)
+    if (const auto vf = address_of(fmt::format("virtfn{}", i))) info.virtual_functions.push_back(*vf);
+  if (!info.driver.empty()) info.children = class_children(devices.path() / name);
+}
+
+}  // namespace
+
+Result<std::vector<PciDeviceInfo>> scan_pci(const std::filesystem::path& sysfs, PciScanDetail detail) {
+  const auto devices = KernelDirectory::open(sysfs / kDevices);
+  if (!devices) {
+    if (devices.error().os_error() == ENOENT) {
+      return fail(VmError(ErrorCode::Unsupported, "scan PCI", (sysfs / kDevices).string(), "no PCI bus")
+                      .with_hint("mount sysfs at /sys, or run on a host with PCI"));
+    }
+    return fail(devices.error());
+  }
+  std::vector<PciDeviceInfo> found;
+  for (const std::string& name : devices->list()) {
+    const auto address = PciAddress::parse(name);
+    if (!address) continue;
+    PciDeviceInfo info;
+    info.address = *address;
+    if (!fill_basic(info, *devices, name)) continue;
+    if (detail == PciScanDetail::Full) fill_full(info, *devices, name);
+    found.push_back(std::move(info));
+  }
+  std::ranges::sort(found, {}, &PciDeviceInfo::address);
+  return found;
+}
+
+Result<PciDeviceInfo> read_pci_device(PciAddress address, const std::filesystem::path& sysfs) {
+  const auto devices = KernelDirectory::open(sysfs / kDevices);
+  PciDeviceInfo info;
+  info.address = address;
+  const std::string name = address.to_string();
+  if (!devices || !devices->exists(name.c_str()) || !fill_basic(info, *devices, name)) {
+    return fail(VmError(ErrorCode::NotFound, "read PCI device", name, "no such device")
+                    .with_hint("`vmp pci list` shows those that are there"));
+  }
+  fill_full(info, *devices, name);
+  return info;
+}
+
+void fill_from_config(PciDeviceInfo& info) {
+  const ConfigSpace& config = info.config;
+  info.vendor = config.u16(0);
+  info.device = config.u16(2);
+  info.revision = config.u8(8);
+  info.class_code = config.u32(8) >> 8;
+  info.header_type = config.u8(0x0e) & 0x7f;
+  info.multifunction = (config.u8(0x0e) & 0x80) != 0;
+  info.capabilities = walk_capabilities(config);
+  info.serial_number = decode_serial_number(config, info.capabilities);
+  if (const auto sriov = decode_sriov(config, info.capabilities)) {
+    info.sriov_total = sriov->total_vfs;
+    info.sriov_num = sriov->num_vfs;
+  }
+  std::size_t bars = 0;
+  if (info.header_type == 0) {
+    bars = 6;
+    info.subsystem_vendor = config.u16(0x2c);
+    info.subsystem_device = config.u16(0x2e);
+  } else {
+    if (info.header_type == 1) bars = 2;
+    if (const auto* subsystem = info.capabilities.find(PciCapId::BridgeSubsystem)) {
+      info.subsystem_vendor = config.u16(subsystem->offset + 4U);
+      info.subsystem_device = config.u16(subsystem->offset + 6U);
+    }
+  }
+  for (std::size_t i = 0; i < bars; ++i) {
+    const std::uint32_t low = config.u32(0x10 + 4 * i);
+    if (low == 0 || low == 0xffffffff) continue;
+    PciBar bar;
+    bar.index = static_cast<std::uint8_t>(i);
+    bar.io = (low & 1) != 0;
+    bar.is_64bit = !bar.io && (low & 6) == 4;
+    bar.prefetchable = !bar.io && (low & 8) != 0;
+    bar.base = bar.io ? low & ~3U : low & ~15U;
+    if (bar.is_64bit && i + 1 < bars) bar.base |= static_cast<std::uint64_t>(config.u32(0x14 + 4 * i)) << 32, ++i;
+    info.bars.push_back(bar);
+  }
+  const std::uint32_t rom = info.header_type <= 1 ? config.u32(info.header_type == 0 ? 0x30 : 0x38) : 0;
+  if (rom != 0 && rom != 0xffffffff) info.bars.push_back({6, false, false, false, rom & ~0x7ffU, 0});
+}
+
+}  // namespace vm_platform

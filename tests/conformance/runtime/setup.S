@@ -151,7 +151,7 @@ entry64:                               # the Linux 64-bit entry: paging on, memo
   sub %edi, %ecx
   rep movsb
   mov %cr0, %rax
-  and $~0xe, %eax                      # no MP, EM, TS
+  and $~0x6000000e, %eax               # no CD, NW, TS, EM, MP
   or $0x10022, %eax                    # WP NE MP
   mov %rax, %cr0
   mov $0x620, %eax                     # PAE OSFXSR OSXMMEXCPT

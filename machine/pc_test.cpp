@@ -35,13 +35,13 @@ struct PcTest : testing::Test {
     for (unsigned i = 0; i < 2; ++i) pc->connect_cpu(i, cpus[i]);
     pc->mmio().write(Gpa(0xfee000f0), 4, 0x1ff, 0);
   }
-  void route(unsigned pin, std::uint32_t low) {
+  void route(unsigned pin, std::uint32_t low) const {
     pc->mmio().write(Gpa(0xfec00000), 4, 0x11 + pin * 2, 0);
     pc->mmio().write(Gpa(0xfec00010), 4, 0, 0);
     pc->mmio().write(Gpa(0xfec00000), 4, 0x10 + pin * 2, 0);
     pc->mmio().write(Gpa(0xfec00010), 4, low, 0);
   }
-  std::optional<std::uint8_t> take(unsigned cpu = 0) {
+  std::optional<std::uint8_t> take(unsigned cpu = 0) const {
     const auto vector = pc->local_apic(cpu).acknowledge();
     if (vector) pc->mmio().write(Gpa(0xfee000b0), 4, 0, cpu);
     return vector;

@@ -224,6 +224,8 @@ Treatment treatment_of(const Instruction& instruction) {
 
 FpuUse fpu_use_of(const Instruction& instruction) {
   const ZydisDecodedInstruction& info = instruction.info;
+  if (info.meta.category == ZYDIS_CATEGORY_X87_ALU && info.meta.isa_set == ZYDIS_ISA_SET_PPRO)
+    return FpuUse::X87;  // FCOMI …
   switch (info.meta.isa_set) {
     case ZYDIS_ISA_SET_X87:
     case ZYDIS_ISA_SET_FCMOV:

@@ -231,6 +231,9 @@ MissResult vmp_soft_tlb_miss(CpuContext* context, std::uint64_t linear, std::uin
   const WalkResult result = walk(cpu, linear, write, false, static_cast<Walker>(set_index));
   if (result.status == WalkStatus::NotCanonical) return {0, MissStatus::Checked};
   if (result.status == WalkStatus::Fault) {
+    // An instruction that wants its operand aligned says so before it says that the page is absent: the checked path
+    // finds out which kind it is.
+    if (size >= 16 && (linear & 15) != 0) return {0, MissStatus::Checked};
     cpu.fault_error = result.error_code;
     cpu.fault_address = linear;
     return {0, MissStatus::PageFault};

@@ -1,6 +1,6 @@
 #include "engine/soft/soft_cpu.hpp"
 
-#include <ctime>
+#include <cstring>
 
 #include "engine/soft/classify.hpp"
 #include "engine/soft/mmu.hpp"
@@ -187,6 +187,15 @@ void SoftCpu::run_block(Block& block) {
 void SoftCpu::after_block(const Mode& mode) {
   ++counters.exits;
   const auto reason = static_cast<ExitReason>(exit_reason);
+  if (deferred_fault) {
+    const auto deferred = std::move(deferred_fault);
+    if (reason != ExitReason::NativeFault) {
+      std::memcpy(gpr, deferred->gpr, sizeof gpr);
+      arithmetic_flags = deferred->arithmetic_flags;
+      std::memcpy(xsave, deferred->xsave, sizeof xsave);
+      throw deferred->fault;
+    }
+  }
   switch (reason) {
     case ExitReason::Link:
       commit_writes();
@@ -450,8 +459,9 @@ std::byte* vmp_soft_checked_access(CpuContext* context, std::uint64_t offset, st
   const unsigned size = info & 0x7f, number = (info >> kInfoIndexShift) & 3;
   const auto segment = static_cast<SegmentRegister>((info >> kInfoSegmentShift) & 7);
   const bool write = (info & kInfoWrite) != 0;
+  std::uint64_t linear = 0;
   try {
-    const std::uint64_t linear = linear_address(cpu, segment, offset, size, write);
+    linear = linear_address(cpu, segment, offset, size, write);
     const bool aligned = (linear & (size - 1)) == 0 || size > 8 || (size & (size - 1)) != 0;
     if (!aligned && cpu.cpl == 3 && (cpu.cr0 & cr0::kAlignmentMask) != 0 &&
         (cpu.system_flags & rflags::kAlignmentCheck) != 0)
@@ -462,6 +472,15 @@ std::byte* vmp_soft_checked_access(CpuContext* context, std::uint64_t offset, st
     if (write) cpu.pending_writes[cpu.pending_count++] = {linear, size, slot};
     return reinterpret_cast<std::byte*>(slot);
   } catch (const GuestFault& fault) {
+    if (fault.vector == Vector::PageFault && size >= 16 && (linear & 15) != 0) {
+      // Let the host CPU say whether it wants the operand aligned: run it on the bounce buffer, at the same alignment.
+      cpu.deferred_fault = std::make_unique<DeferredFault>();
+      cpu.deferred_fault->fault = fault;
+      std::memcpy(cpu.deferred_fault->gpr, cpu.gpr, sizeof cpu.gpr);
+      cpu.deferred_fault->arithmetic_flags = cpu.arithmetic_flags;
+      std::memcpy(cpu.deferred_fault->xsave, cpu.xsave, sizeof cpu.xsave);
+      return reinterpret_cast<std::byte*>(cpu.bounce[number] + (linear & 63));
+    }
     cpu.pending_fault = fault;
     return nullptr;
   }

@@ -25,6 +25,14 @@ struct PendingWrite {
   const std::uint8_t* data = nullptr;
 };
 
+/// A page fault that counts only if the instruction does not object to its operand's alignment first, and what to put
+/// back when it does not.
+struct DeferredFault {
+  GuestFault fault;
+  std::uint64_t gpr[16], arithmetic_flags;
+  std::uint8_t xsave[1024];
+};
+
 class SoftCpu final : public Cpu {
  public:
   SoftCpu(const EngineEnvironment& environment, const EngineOptions& options, CpuInterruptController& controller,
@@ -42,6 +50,7 @@ class SoftCpu final : public Cpu {
   Links links;
   World& world;
   std::optional<GuestFault> pending_fault;
+  std::unique_ptr<DeferredFault> deferred_fault;
   PendingWrite pending_writes[3];
   unsigned pending_count = 0;
 

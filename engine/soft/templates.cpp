@@ -176,6 +176,19 @@ void Translator::emit_rdtsc(const Instruction& instruction) {
   if (instruction.info.mnemonic == ZYDIS_MNEMONIC_RDTSCP) out_->load32(hR9, offsetof(CpuContext, tsc_aux));
 }
 
+void Translator::emit_exchange_rax_r8(bool wide) {
+  // F3 REX.B 90: the REX prefix makes an XCHG of what would be PAUSE, whatever the decoder says.
+  read_gpr(kR8, hRcx);
+  if (wide) {
+    out_->mov(hR10, hRax);
+    out_->mov(hRax, hRcx);
+  } else {
+    out_->mov32(hR10, hRax);
+    out_->mov32(hRax, hRcx);
+  }
+  write_gpr(kR8, hR10, 8);
+}
+
 void Translator::emit_jump_to(std::uint64_t target) {
   if (mode_.checked) {
     out_->mov(hRcx, new_exit(Exit::Kind::Checked, target));

@@ -148,6 +148,10 @@ Translator::Flow Translator::emit(const Instruction& instruction) {
     }
   }
   if (treatment == Treatment::Template) return emit_template(instruction);
+  if (instruction.info.mnemonic == ZYDIS_MNEMONIC_PAUSE && instruction.info.raw.rex.B != 0) {
+    emit_exchange_rax_r8(instruction.info.raw.rex.W != 0);
+    return Flow::Continue;
+  }
   emit_copy(instruction);
   return Flow::Continue;
 }

@@ -65,6 +65,7 @@ class Translator {
   void emit_pop(const Instruction& instruction);
   void emit_leave(const Instruction& instruction);
   void emit_rdtsc(const Instruction& instruction);
+  void emit_exchange_rax_r8(bool wide);
   Flow emit_jcc(const Instruction& instruction);
   Flow emit_loop(const Instruction& instruction);
   void emit_jump_or_call(const Instruction& instruction);

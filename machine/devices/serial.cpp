@@ -48,13 +48,18 @@ void SerialPort::set_input_ready(std::function<void()> ready) {
 
 std::size_t SerialPort::receive(std::span<const std::byte> bytes) {
   const std::scoped_lock lock(mutex_);
-  // In loopback the input pin is disconnected (PC16550D, 8.6.6): what comes waits outside.
-  const std::size_t room = (modem_control_ & kMcrLoop) != 0 ? 0 : receive_room();
+  const std::size_t room = holds_off_input() ? 0 : receive_room();
   const std::size_t taken = std::min(room, bytes.size());
   for (const std::byte byte : bytes.first(taken)) push_received(std::to_integer<std::uint8_t>(byte));
   if (taken < bytes.size()) input_wanted_ = true;
   update_interrupt();
   return taken;
+}
+
+bool SerialPort::holds_off_input() const noexcept {
+  // In loopback the input pin is disconnected (PC16550D, 8.6.6). A driver that has raised RTS and lowers it again asks
+  // the other end to wait (hardware flow control); one that never raised it does not use the line at all.
+  return (modem_control_ & kMcrLoop) != 0 || (rts_used_ && (modem_control_ & kMcrRts) == 0);
 }
 
 std::size_t SerialPort::receive_room() const noexcept {
@@ -87,6 +92,7 @@ void SerialPort::reset() {
   flush();
   const std::scoped_lock lock(mutex_);
   receive_first_ = receive_count_ = 0;
+  rts_used_ = false;
   interrupt_enable_ = fifo_control_ = line_control_ = modem_control_ = scratch_ = modem_delta_ = 0;
   divisor_ = 1;
   overrun_ = transmit_interrupt_ = false;
@@ -196,10 +202,11 @@ void SerialPort::write_register(unsigned index, std::uint8_t value) {
     case kLineControl: line_control_ = value; break;
     case kModemControl: {
       const std::uint8_t before = modem_status();
-      const bool was_loop = (modem_control_ & kMcrLoop) != 0;
+      const bool held_off = holds_off_input();
       modem_control_ = value & 0x1f;
+      rts_used_ = rts_used_ || (value & (kMcrRts | kMcrLoop)) == kMcrRts;
       modem_lines_changed(before);
-      if (was_loop && (value & kMcrLoop) == 0 && std::exchange(input_wanted_, false)) call_input_ready_ = true;
+      if (held_off && !holds_off_input() && std::exchange(input_wanted_, false)) call_input_ready_ = true;
       update_interrupt();
       break;
     }

@@ -46,6 +46,7 @@ class SerialPort final : public PortDevice {
   void write_register(unsigned index, std::uint8_t value);
   void transmit(std::uint8_t byte);
   void push_received(std::uint8_t byte);
+  [[nodiscard]] bool holds_off_input() const noexcept;
   [[nodiscard]] std::size_t receive_room() const noexcept;
   [[nodiscard]] std::uint8_t pending_interrupt() const noexcept;
   [[nodiscard]] std::uint8_t modem_status() const noexcept;
@@ -59,7 +60,8 @@ class SerialPort final : public PortDevice {
   std::uint8_t interrupt_enable_ = 0, fifo_control_ = 0, line_control_ = 0, modem_control_ = 0, scratch_ = 0;
   std::uint8_t modem_delta_ = 0;
   std::uint16_t divisor_ = 1;
-  bool overrun_ = false, transmit_interrupt_ = false, input_wanted_ = false, call_input_ready_ = false;
+  bool rts_used_ = false, overrun_ = false, transmit_interrupt_ = false, input_wanted_ = false,
+       call_input_ready_ = false;
   bool level_ = false;
   std::function<void()> input_ready_;
 

@@ -244,7 +244,6 @@ void add_run(CLI::App& app, Action& action) {
                    "Initramfs. May be given again: Linux unpacks one over the other; other kernels get modules, "
                    "with arguments after a space")
       ->type_name("FILE")
-      ->expected(1)
       ->allow_extra_args(false);
   command->add_option("--cmdline,-c", options->command_line, "Kernel command line")
       ->type_name("TEXT")

@@ -218,23 +218,44 @@ TEST_F(SoftEngineTest, BitTestReachesBeyondItsOperand) {
 
 TEST_F(SoftEngineTest, FlagsArePushedAndPoppedWhole) {
   state_.gpr[kRax] = 0x1234;
-  const CpuState end = run({0xf9,              // stc
-                            0xfb, 0x90, 0x90,  // sti; nop; nop
-                            0x9c,              // pushfq
-                            0xfa,              // cli
-                            0x9c, 0x5b,        // pushfq; pop rbx
-                            0x0f, 0x92, 0xc1,  // setc cl
-                            0x9d,              // popfq
-                            0x0f, 0x92, 0xc2,  // setc dl
+  const CpuState end = run({0xf9,                                            // stc
+                            0xfb, 0x90, 0x90,                                // sti; nop; nop
+                            0x9c,                                            // pushfq
+                            0xfa,                                            // cli
+                            0x9c, 0x5b,                                      // pushfq; pop rbx
+                            0x0f, 0x92, 0xc1,                                // setc cl
+                            0x9d,                                            // popfq
+                            0x0f, 0x92, 0xc2,                                // setc dl
                             0x48, 0x81, 0x0c, 0x24, 0xc4, 0x08, 0x00, 0x00,  // or qword [rsp], ZF SF PF OF (any)
-                            0x6a, 0x02, 0x9d,  // push 2; popfq: everything off
-                            0x9c, 0x5e});      // pushfq; pop rsi
+                            0x6a, 0x02, 0x9d,                                // push 2; popfq: everything off
+                            0x9c, 0x5e});                                    // pushfq; pop rsi
   EXPECT_EQ(end.gpr[kRbx], 0x3u);
   EXPECT_EQ(end.gpr[kRcx] & 0xff, 1u);
   EXPECT_EQ(end.gpr[kRdx] & 0xff, 1u);
   EXPECT_EQ(end.gpr[kRsi], 0x2u);
   EXPECT_EQ(get<std::uint64_t>(kStack - 8) & 0x203, 0x2u);
   EXPECT_EQ(end.gpr[kRax], 0x1234u);
+}
+
+TEST_F(SoftEngineTest, AccessThatWrapsRoundTheAddressSpaceFaults) {
+  handler(14);
+  state_.gpr[kRax] = static_cast<std::uint64_t>(-4);
+  const CpuState end = run({0x48, 0x8b, 0x00});  // mov rax, [rax]
+  EXPECT_EQ(exit_.written, 14u);
+  EXPECT_EQ(end.cr2, static_cast<std::uint64_t>(-4));
+}
+
+TEST_F(SoftEngineTest, MovzxIntoRspFromAHighByte) {
+  state_.gpr[kRcx] = 0x1234, state_.gpr[kRdx] = 0x85ff;
+  const CpuState end = run({0x48, 0x89, 0xe3,        // mov rbx, rsp
+                            0x0f, 0xb6, 0xe5,        // movzx esp, ch
+                            0x89, 0xe6,              // mov esi, esp
+                            0x66, 0x0f, 0xbe, 0xe6,  // movsx sp, dh
+                            0x89, 0xe7,              // mov edi, esp
+                            0x48, 0x89, 0xdc});      // mov rsp, rbx
+  EXPECT_EQ(end.gpr[kRsi], 0x12u);
+  EXPECT_EQ(end.gpr[kRdi], 0xff85u);
+  EXPECT_EQ(end.gpr[kRcx], 0x1234u);
 }
 
 TEST_F(SoftEngineTest, StringsMove) {

@@ -23,6 +23,7 @@ struct MappedMemory::State {
   bool write_watch = false;
   int descriptor = -1;     // Linux: memfd or file
   void* handle = nullptr;  // Windows: section object
+  void* guards[2] = {};    // Windows: reserved addresses around a section's view
 
   State() = default;
   State(const State&) = delete;

@@ -71,7 +71,7 @@ ErrorCode code_of_last_error(unsigned long last_error) {
     case ERROR_INVALID_DRIVE: return ErrorCode::NotFound;
     case ERROR_ACCESS_DENIED:
     case ERROR_PRIVILEGE_NOT_HELD:
-    case ERROR_DYNAMIC_CODE_BLOCKED: return ErrorCode::PermissionDenied;
+    case 1655: return ErrorCode::PermissionDenied;  // ERROR_DYNAMIC_CODE_BLOCKED, which MinGW does not name
     case ERROR_SHARING_VIOLATION:
     case ERROR_LOCK_VIOLATION:
     case ERROR_USER_MAPPED_FILE:

@@ -167,22 +167,12 @@ void jit() {
         std::memcpy(dual.writable(), kReturn42, sizeof kReturn42);
         keep(call(dual.executable()));
       });
-  compare(
-      "JIT: allocate + store + call + free", 20'000,
-      [&] {
-        const auto block = must(dual.allocate(64));
-        must(dual.store(block.offset, code));
-        keep(call(dual.executable() + block.offset));
-        must(dual.free(block));
-      },
-      [&] {
-        void* p = ::malloc(64);
-        keep(p);
-        std::memcpy(dual.writable() + kPageSize, kReturn42, sizeof kReturn42);
-        keep(call(dual.executable() + kPageSize));
-        ::free(p);
-      },
-      1.1, 250);
+  alone("JIT: allocate + store + call + free", 20'000, [&] {
+    const auto block = must(dual.allocate(64));
+    must(dual.store(block.offset, code));
+    keep(call(dual.executable() + block.offset));
+    must(dual.free(block));
+  });
   auto switching = must(JitMemory::create(JitOptions{.size = kMiB, .mode = JitMode::ProtectionSwitch}));
   compare(
       "switching: store 6 bytes and call", 2000,

@@ -185,7 +185,8 @@ Result<bool> DirectoryCursor::next(IsoEntry& entry) {
     if ((record.flags() & record_flag::kMultiExtent) != 0 && !entry.is_directory()) {
       if (auto done = collect_sections(entry, record); !done) return fail(std::move(done.error()));
     }
-    if (is_root_ && entry.is_directory() && tree_.kind == IsoNameSpace::RockRidge &&
+    // Verifying, it is shown: the path tables list it.
+    if (checker_ == nullptr && is_root_ && entry.is_directory() && tree_.kind == IsoNameSpace::RockRidge &&
         (entry.name == "rr_moved" || entry.name == ".rr_moved") && holds_only_relocated(entry)) {
       continue;
     }

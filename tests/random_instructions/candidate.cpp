@@ -130,22 +130,6 @@ bool allowed_register(ZydisRegister reg) {
   }
 }
 
-bool allowed(const Candidate& c, bool strings) {
-  if (!allowed_set(c.info.meta.isa_set) || !allowed_category(c.info.meta.category, strings) ||
-      !allowed_mnemonic(c.info.mnemonic))
-    return false;
-  // PREFETCHW with a register operand: #UD on AMD, no operation on Intel.
-  if (c.info.opcode_map == ZYDIS_OPCODE_MAP_0F && c.info.opcode == 0x0d && c.info.raw.modrm.mod == 3) return false;
-  for (unsigned i = 0; i < c.info.operand_count; ++i) {
-    const ZydisDecodedOperand& operand = c.operands[i];
-    if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER && !allowed_register(operand.reg.value)) return false;
-    if (operand.type == ZYDIS_OPERAND_TYPE_POINTER) return false;
-    // FS is the host's thread pointer.
-    if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY && operand.mem.segment == ZYDIS_REGISTER_FS) return false;
-  }
-  return true;
-}
-
 std::vector<std::uint8_t> random_encoding(Random& random) {
   std::vector<std::uint8_t> b;
   const auto put = [&](unsigned byte) { b.push_back(static_cast<std::uint8_t>(byte)); };
@@ -190,13 +174,29 @@ std::vector<std::uint8_t> random_encoding(Random& random) {
 
 }  // namespace
 
+bool is_allowed(const Candidate& c, bool strings) {
+  if (!allowed_set(c.info.meta.isa_set) || !allowed_category(c.info.meta.category, strings) ||
+      !allowed_mnemonic(c.info.mnemonic))
+    return false;
+  // PREFETCHW with a register operand: #UD on AMD, no operation on Intel.
+  if (c.info.opcode_map == ZYDIS_OPCODE_MAP_0F && c.info.opcode == 0x0d && c.info.raw.modrm.mod == 3) return false;
+  for (unsigned i = 0; i < c.info.operand_count; ++i) {
+    const ZydisDecodedOperand& operand = c.operands[i];
+    if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER && !allowed_register(operand.reg.value)) return false;
+    if (operand.type == ZYDIS_OPERAND_TYPE_POINTER) return false;
+    // FS is the host's thread pointer.
+    if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY && operand.mem.segment == ZYDIS_REGISTER_FS) return false;
+  }
+  return true;
+}
+
 Candidate random_candidate(Random& random, bool strings) {
   for (;;) {
     Candidate c;
     c.bytes = random_encoding(random);
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder(), c.bytes.data(), c.bytes.size(), &c.info, c.operands.data())))
       continue;
-    if (!allowed(c, strings)) continue;
+    if (!is_allowed(c, strings)) continue;
     c.bytes.resize(c.info.length);
     return c;
   }

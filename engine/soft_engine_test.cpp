@@ -218,17 +218,17 @@ TEST_F(SoftEngineTest, BitTestReachesBeyondItsOperand) {
 
 TEST_F(SoftEngineTest, FlagsArePushedAndPoppedWhole) {
   state_.gpr[kRax] = 0x1234;
-  const CpuState end = run({0xf9,              // stc
-                            0xfb, 0x90, 0x90,  // sti; nop; nop
-                            0x9c,              // pushfq
-                            0xfa,              // cli
-                            0x9c, 0x5b,        // pushfq; pop rbx
-                            0x0f, 0x92, 0xc1,  // setc cl
-                            0x9d,              // popfq
-                            0x0f, 0x92, 0xc2,  // setc dl
+  const CpuState end = run({0xf9,                                            // stc
+                            0xfb, 0x90, 0x90,                                // sti; nop; nop
+                            0x9c,                                            // pushfq
+                            0xfa,                                            // cli
+                            0x9c, 0x5b,                                      // pushfq; pop rbx
+                            0x0f, 0x92, 0xc1,                                // setc cl
+                            0x9d,                                            // popfq
+                            0x0f, 0x92, 0xc2,                                // setc dl
                             0x48, 0x81, 0x0c, 0x24, 0xc4, 0x08, 0x00, 0x00,  // or qword [rsp], ZF SF PF OF (any)
-                            0x6a, 0x02, 0x9d,  // push 2; popfq: everything off
-                            0x9c, 0x5e});      // pushfq; pop rsi
+                            0x6a, 0x02, 0x9d,                                // push 2; popfq: everything off
+                            0x9c, 0x5e});                                    // pushfq; pop rsi
   EXPECT_EQ(end.gpr[kRbx], 0x3u);
   EXPECT_EQ(end.gpr[kRcx] & 0xff, 1u);
   EXPECT_EQ(end.gpr[kRdx] & 0xff, 1u);
@@ -237,12 +237,75 @@ TEST_F(SoftEngineTest, FlagsArePushedAndPoppedWhole) {
   EXPECT_EQ(end.gpr[kRax], 0x1234u);
 }
 
+TEST_F(SoftEngineTest, AccessThatWrapsRoundTheAddressSpaceFaults) {
+  handler(14);
+  state_.gpr[kRax] = static_cast<std::uint64_t>(-4);
+  const CpuState end = run({0x48, 0x8b, 0x00});  // mov rax, [rax]
+  EXPECT_EQ(exit_.written, 14u);
+  EXPECT_EQ(end.cr2, static_cast<std::uint64_t>(-4));
+}
+
+TEST_F(SoftEngineTest, MovzxIntoRspFromAHighByte) {
+  state_.gpr[kRcx] = 0x1234, state_.gpr[kRdx] = 0x85ff;
+  const CpuState end = run({0x48, 0x89, 0xe3,        // mov rbx, rsp
+                            0x0f, 0xb6, 0xe5,        // movzx esp, ch
+                            0x89, 0xe6,              // mov esi, esp
+                            0x66, 0x0f, 0xbe, 0xe6,  // movsx sp, dh
+                            0x89, 0xe7,              // mov edi, esp
+                            0x48, 0x89, 0xdc});      // mov rsp, rbx
+  EXPECT_EQ(end.gpr[kRsi], 0x12u);
+  EXPECT_EQ(end.gpr[kRdi], 0xff85u);
+  EXPECT_EQ(end.gpr[kRcx], 0x1234u);
+}
+
 TEST_F(SoftEngineTest, StringsMove) {
   state_.gpr[kRsi] = kData, state_.gpr[kRdi] = kData + 0x1800, state_.gpr[kRcx] = 0x1001;
   for (unsigned i = 0; i < 0x1001; ++i) put<std::uint8_t>(kData + i, static_cast<std::uint8_t>(i * 7));
   const CpuState end = run({0xf3, 0xa4});
   EXPECT_EQ(end.gpr[kRcx], 0u);
   EXPECT_EQ(std::memcmp(memory_->host(Gpa(kData), 0x1001), memory_->host(Gpa(kData + 0x1800), 0x1001), 0x1001), 0);
+}
+
+TEST_F(SoftEngineTest, InstructionBreakpointIsAFault) {
+  handler(1);
+  state_.debug_address[2] = kCode + 3, state_.dr7 = 0x400 | 1 << 4;
+  const CpuState end = run({0x48, 0xff, 0xc3, 0x48, 0xff, 0xc3});  // inc rbx; inc rbx
+  EXPECT_EQ(end.gpr[kRbx], state_.gpr[kRbx] + 1);
+  EXPECT_EQ(end.dr6 & 0xf, 4u);
+  EXPECT_EQ(get<std::uint64_t>(kStack - 40), kCode + 3) << "before the instruction";
+}
+
+TEST_F(SoftEngineTest, ResumeFlagGoesPastABreakpoint) {
+  // The handler of the debug exception counts in R15, sets RF in the image, and returns.
+  const std::uint8_t code[] = {0x49, 0xff, 0xc7, 0x81, 0x4c, 0x24, 0x10, 0, 0, 1, 0, 0x48, 0xcf};
+  handler(1);
+  std::memcpy(memory_->host(Gpa(0xa010), sizeof code), code, sizeof code);
+  state_.debug_address[0] = kCode, state_.dr7 = 0x401;
+  const CpuState end = run({0x48, 0xff, 0xc3, 0x48, 0xff, 0xc3});
+  EXPECT_EQ(end.gpr[kRbx], state_.gpr[kRbx] + 2);
+  EXPECT_EQ(end.gpr[kR15], state_.gpr[kR15] + 1) << "hit once";
+}
+
+TEST_F(SoftEngineTest, SingleStepSkipsTheHandlerOfASoftwareInterrupt) {
+  handler(1);
+  handler(0x80);
+  state_.rflags = 0x102;
+  const CpuState end = run({0xcd, 0x80});
+  EXPECT_EQ(end.gpr[kRax] & 0xff, 0x80u) << "the handler runs without a trap before it";
+}
+
+TEST_F(SoftEngineTest, DataBreakpointIsATrap) {
+  handler(1);
+  state_.gpr[kRbx] = kData;
+  state_.debug_address[0] = kData + 8, state_.dr7 = 0x400 | 1 | 0xd << 16;  // writes of 4 bytes
+  const CpuState end = run({0x48, 0x8b, 0x43, 0x08,                         // mov rax, [rbx+8]: reads do not count
+                            0x48, 0x89, 0x03,                               // mov [rbx], rax
+                            0xc6, 0x43, 0x0b, 0x07,                         // mov byte [rbx+11], 7
+                            0x48, 0xff, 0xc3});                             // inc rbx
+  EXPECT_EQ(end.gpr[kRbx], kData);
+  EXPECT_EQ(end.dr6 & 0xf, 1u);
+  EXPECT_EQ(get<std::uint8_t>(kData + 11), 7u);
+  EXPECT_EQ(get<std::uint64_t>(kStack - 40), kCode + 11) << "after the instruction";
 }
 
 }  // namespace

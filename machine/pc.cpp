@@ -1,6 +1,7 @@
 #include "machine/pc.hpp"
 
 #include <algorithm>
+#include <cassert>
 #include <string>
 #include <utility>
 #include <vector>
@@ -212,7 +213,8 @@ void Pc::reset() {
   p.io_apic.reset();
   for (unsigned i = 0; i < p.apics.size(); ++i) p.apics.apic(i).reset();
   // They were written when the machine was made, so there is RAM for them.
-  static_cast<void>(p.write_tables());
+  [[maybe_unused]] const auto written = p.write_tables();
+  assert(written.has_value());
 }
 
 }  // namespace vm_platform

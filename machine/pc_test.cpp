@@ -35,13 +35,13 @@ struct PcTest : testing::Test {
     for (unsigned i = 0; i < 2; ++i) pc->connect_cpu(i, cpus[i]);
     pc->mmio().write(Gpa(0xfee000f0), 4, 0x1ff, 0);
   }
-  void route(unsigned pin, std::uint32_t low) {
+  void route(unsigned pin, std::uint32_t low) const {
     pc->mmio().write(Gpa(0xfec00000), 4, 0x11 + pin * 2, 0);
     pc->mmio().write(Gpa(0xfec00010), 4, 0, 0);
     pc->mmio().write(Gpa(0xfec00000), 4, 0x10 + pin * 2, 0);
     pc->mmio().write(Gpa(0xfec00010), 4, low, 0);
   }
-  std::optional<std::uint8_t> take(unsigned cpu = 0) {
+  std::optional<std::uint8_t> take(unsigned cpu = 0) const {
     const auto vector = pc->local_apic(cpu).acknowledge();
     if (vector) pc->mmio().write(Gpa(0xfee000b0), 4, 0, cpu);
     return vector;
@@ -244,6 +244,58 @@ TEST_F(PcTest, PciPinsShareTheirWires) {
   EXPECT_EQ(take(), std::nullopt);
   pc->pci().msi().send_msi(0xfee00000, 0x42);
   EXPECT_EQ(take(), 0x42);
+}
+
+// Two CPUs, an input thread and the timers at work on the same devices: for ThreadSanitizer, and against deadlocks.
+TEST_F(PcTest, ManyThreadsAtOnce) {
+  pc->mmio().write(Gpa(0xfee000f0), 4, 0x1ff, 1);
+  for (const unsigned pin : {2u, 3u, 4u, 8u}) route(pin, 0x30 + pin);
+  route(9, 0x8039);
+  pc->ports().write(0x602, 2, 0x100);
+  std::atomic<int> interrupts[2] = {0, 0};
+  std::atomic<bool> done = false;
+  const auto cpu = [&](unsigned index) {
+    PortBus& ports = pc->ports();
+    for (unsigned i = 0; !done; ++i) {
+      pc->mmio().write(Gpa(0xfee00310), 4, (1 - index) << 24, index);
+      pc->mmio().write(Gpa(0xfee00300), 4, 0x61, index);
+      while (const auto vector = pc->local_apic(index).acknowledge()) {
+        ++interrupts[index];
+        if (vector == 0x39) ports.write(0x600, 2, 0x100);
+        pc->mmio().write(Gpa(0xfee000b0), 4, 0, index);
+      }
+      ports.write(0x43, 1, 0x34);
+      ports.write(0x40, 1, 0);
+      ports.write(0x40, 1, 1);  // 215 us
+      ports.write(0x70, 1, 0x0b);
+      ports.write(0x71, 1, 0x42);
+      ports.write(0x70, 1, 0x0c);
+      static_cast<void>(ports.read(0x71, 1));
+      ports.write(0x3fc, 1, 0x08);
+      ports.write(0x3f9, 1, 0x0f);
+      ports.write(0x3f8, 1, i % 8 == 0 ? '\n' : 'x');
+      static_cast<void>(ports.read(0x3f8, 1));
+      static_cast<void>(ports.read(0x608, 4));
+      pc->mmio().write(Gpa(0xfee00320), 4, 0x20090, index);
+      pc->mmio().write(Gpa(0xfee00380), 4, 100'000, index);
+      static_cast<void>(pc->mmio().read(Gpa(0xe0000000), 4, index));
+    }
+  };
+  std::thread first(cpu, 0), second(cpu, 1);
+  std::thread outside([&] {
+    const std::array<std::byte, 3> typed{};
+    for (int i = 0; i < 300; ++i) {
+      static_cast<void>(pc->serial(0).receive(typed));
+      pc->press_power_button();
+      pc->inject_nmi();
+      std::this_thread::sleep_for(std::chrono::microseconds(500));
+    }
+    done = true;
+  });
+  outside.join(), first.join(), second.join();
+  EXPECT_GT(interrupts[0], 0);
+  EXPECT_GT(interrupts[1], 0);
+  EXPECT_GT(cpus[0].nmis, 0);
 }
 
 TEST_F(PcTest, ResetIsPowerOn) {

@@ -10,6 +10,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <thread>
 
 #include "tests/vmp_process.hpp"
 
@@ -90,9 +91,10 @@ TEST_F(Terminal, StopAndContinue) {
   ASSERT_TRUE(WIFSTOPPED(status));
   expect_restored();
   vmp_->send_signal(SIGCONT);
+  for (int i = 0; i < 500 && (vmp_->attributes().c_lflag & ICANON) != 0; ++i) std::this_thread::sleep_for(10ms);
+  EXPECT_EQ(vmp_->attributes().c_lflag & ICANON, 0U) << "raw again";
   vmp_->type("again");
   EXPECT_TRUE(vmp_->expect("again"));
-  EXPECT_EQ(vmp_->attributes().c_lflag & ICANON, 0U);
   vmp_->type("\x1d");
   EXPECT_EQ(vmp_->wait(), 0);
   expect_restored();

@@ -62,7 +62,7 @@ TEST_F(BadInput, WhatDoesNotFit) {
 }
 
 TEST_F(BadInput, MemoryAndCpus) {
-  for (const char* size : {"0", "", "-1", "lots", "99999999999999999999", "12X"})
+  for (const char* size : {"0", "-1", "lots", "99999999999999999999", "12X"})
     expect_refused({"--kernel", kernel_, "--memory=" + std::string(size)}, HasSubstr("--memory"));
   expect_refused({"--kernel", kernel_, "--memory", "900T"}, HasSubstr("--memory"));
   expect_refused({"--kernel", kernel_, "--memory", "4096"}, HasSubstr("512M"));

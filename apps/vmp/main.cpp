@@ -1,5 +1,6 @@
 // vmp: the command-line tool. Each subcommand is a file in commands/.
-#include <fmt/core.h>
+#include <cstdio>
+#include <string>
 
 #include "apps/vmp/command.hpp"
 
@@ -18,7 +19,7 @@ int exit_status(const VmError& error) {
 }
 
 int report(const VmError& error) {
-  fmt::print(stderr, "vmp: {}\n", error.message());
+  std::fputs(("vmp: " + error.message() + "\n").c_str(), stderr);  // never throws, also on a closed pipe
   return exit_status(error);
 }
 
@@ -53,7 +54,7 @@ int main(int argc, char** argv) {
   try {
     return vm_platform::vmp::run(argc, argv);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "vmp: {}\n", error.what());
+    std::fprintf(stderr, "vmp: %s\n", error.what());
     return vm_platform::vmp::kFailed;
   }
 }

@@ -32,7 +32,7 @@ struct Exit {
   Block* to = nullptr;      ///< SamePage: what the code is patched to.
   std::uint32_t patch = 0;  ///< Where the distance of the jump stands, as an offset into the code buffer.
   std::uint32_t stub = 0;   ///< Where it leads while there is no target.
-  std::unique_ptr<Instruction> instruction = {};  ///< Execute.
+  std::shared_ptr<const Instruction> instruction = {};  ///< Execute.
 };
 
 /// Guest code translated as a unit: a straight run of instructions, left by any of its exits.

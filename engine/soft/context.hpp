@@ -49,10 +49,15 @@ inline constexpr unsigned kTlbSets = 3, kTlbEntries = 256;
 /// Host address = guest linear address + addend. A page that is not plain RAM, or that must be watched for writes,
 /// has no write tag.
 struct TlbSet {
+  /// A tag that no access mapping to this slot matches, nor one that begins there and ends in the next page.
+  static constexpr std::uint64_t empty_tag(unsigned slot) {
+    return 0 - (std::uint64_t{slot ^ (kTlbEntries / 2)} << 12);
+  }
+
   std::uint64_t read_tag[kTlbEntries];
   std::uint64_t write_tag[kTlbEntries];
   std::uint64_t addend[kTlbEntries];
-  std::uint64_t used;  ///< Nonzero: something is in it.
+  std::uint64_t used = 1;  ///< Nonzero: something is in it (at first: zeros, which are no empty tags).
 };
 
 /// Where indirect jumps of generated code look for their target, by the low 16 bits of RIP.
@@ -111,6 +116,8 @@ struct CpuContext {
   // a kernel that finds them off leaves PAT off too.
   std::uint64_t mtrr_default = 0xc06, mtrr_variable[16] = {}, mtrr_fixed[11] = {};
   std::uint64_t hardware_configuration = 1 << 24;  ///< HWCR; the TSC counts at the P0 frequency.
+  bool single_step_done = false;  ///< INT n and its like: TF goes with the saved flags, and no trap follows.
+  std::uint64_t debug_hits = 0;   ///< Breakpoints that data accesses of this instruction hit: bits of DR6.
   std::uint64_t debug_control = 0, kvm_system_time = 0, kvm_wall_clock = 0;
   std::uint64_t amd_configuration[10] = {};  ///< SYSCFG, NB_CFG … (semantics/msr.cpp has the list).
 

@@ -29,9 +29,28 @@ std::optional<Instruction> decode(const std::uint8_t* bytes, std::size_t availab
   if (!ZYAN_SUCCESS(
           ZydisDecoderDecodeFull(&decoder_for(size), bytes, available, &instruction.info, instruction.operands)))
     return std::nullopt;
+  // Zydis 4.0 takes SIB base 101b with mod 00 for R13 where the address size is 32 bits and REX.B is set; there is
+  // none.
+  const auto& raw = instruction.info.raw;
+  if (raw.rex.B != 0 && instruction.info.address_width == 32 && raw.modrm.mod == 0 && raw.modrm.rm == 4 &&
+      raw.sib.base == 5) {
+    for (unsigned i = 0; i < instruction.info.operand_count; ++i) {
+      ZydisDecodedOperand& operand = instruction.operands[i];
+      if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY || operand.encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM) continue;
+      operand.mem.base = ZYDIS_REGISTER_NONE;
+      operand.mem.disp = {ZYAN_TRUE, raw.disp.value};
+    }
+  }
   std::memcpy(instruction.bytes, bytes, instruction.info.length);
   instruction.rip = rip;
   return instruction;
+}
+
+bool is_too_long(const std::uint8_t* bytes, std::size_t available, CodeSize size) {
+  ZydisDecodedInstruction info;
+  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+  return available >= 15 && ZydisDecoderDecodeFull(&decoder_for(size), bytes, available, &info, operands) ==
+                                ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
 }
 
 }  // namespace vm_platform::soft

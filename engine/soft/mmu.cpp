@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "engine/soft/page_walk.hpp"
+#include "engine/soft/semantics/breakpoints.hpp"
 #include "engine/soft/soft_cpu.hpp"
 
 namespace vm_platform::soft {
@@ -88,6 +89,7 @@ void write_ram(Cpu& cpu, const TlbEntry& page, std::uint64_t linear, const void*
 }  // namespace
 
 void read_linear(Cpu& cpu, std::uint64_t linear, void* out, std::size_t size, Rights rights) {
+  if (rights == Rights::Current) note_access(cpu, linear, size, false);
   auto* target = static_cast<std::byte*>(out);
   const std::size_t in_first = std::min<std::size_t>(size, 4096 - (linear & 4095));
   if (in_first < size) {  // no register of a device may be read before both pages are known to be readable
@@ -116,6 +118,7 @@ void check_write(Cpu& cpu, std::uint64_t linear, std::size_t size, Rights rights
 }
 
 void write_linear(Cpu& cpu, std::uint64_t linear, const void* in, std::size_t size, Rights rights) {
+  if (rights == Rights::Current) note_access(cpu, linear, size, true);
   if ((linear & 4095) + size > 4096) check_write(cpu, linear, size, rights);
   const auto* source = static_cast<const std::byte*>(in);
   while (size != 0) {
@@ -137,6 +140,7 @@ void write_linear(Cpu& cpu, std::uint64_t linear, const void* in, std::size_t si
 
 std::byte* host_pointer(Cpu& cpu, std::uint64_t linear, std::size_t size, Access access, Rights rights) {
   if ((linear & 4095) + size > 4096) return nullptr;
+  if (has_breakpoints(cpu)) return nullptr;  // bulk operations go by elements, each of which is looked at
   const TlbEntry& page = translate(cpu, linear, access == Access::Write, access == Access::Execute, rights);
   if (page.host == nullptr) return nullptr;
   if (access == Access::Write && cpu.code_pages.has_code(page.physical)) return nullptr;

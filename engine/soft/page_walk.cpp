@@ -202,22 +202,18 @@ WalkResult walk(Cpu& cpu, std::uint64_t linear, bool write, bool execute, Walker
   return {WalkStatus::Done, 0, &cached};
 }
 
-namespace {
-/// A tag that no address mapping to this slot can match: the page of another slot.
-std::uint64_t empty_tag(unsigned slot) noexcept { return slot == 0 ? ~std::uint64_t{0xfff} : 0; }
-}  // namespace
-
 void clear_first_level(Cpu& cpu) noexcept {
   for (TlbSet& set : cpu.tlb) {
     if (!set.used) continue;
     set.used = 0;
-    for (unsigned slot = 0; slot < kTlbEntries; ++slot) set.read_tag[slot] = set.write_tag[slot] = empty_tag(slot);
+    for (unsigned slot = 0; slot < kTlbEntries; ++slot)
+      set.read_tag[slot] = set.write_tag[slot] = TlbSet::empty_tag(slot);
   }
 }
 
 void clear_first_level_page(Cpu& cpu, std::uint64_t linear) noexcept {
   const auto slot = static_cast<unsigned>(linear >> 12) % kTlbEntries;
-  for (TlbSet& set : cpu.tlb) set.read_tag[slot] = set.write_tag[slot] = empty_tag(slot);
+  for (TlbSet& set : cpu.tlb) set.read_tag[slot] = set.write_tag[slot] = TlbSet::empty_tag(slot);
 }
 
 /// Generated code's TLB probe missed. Returns the addend in place of the TLB's, or says that the access needs the
@@ -254,7 +250,7 @@ MissResult vmp_soft_tlb_miss(CpuContext* context, std::uint64_t linear, std::uin
   }
   set.used = 1;
   if (set.addend[slot] != addend || (set.read_tag[slot] != tag && set.write_tag[slot] != tag)) {
-    set.read_tag[slot] = set.write_tag[slot] = empty_tag(slot);
+    set.read_tag[slot] = set.write_tag[slot] = TlbSet::empty_tag(slot);
     set.addend[slot] = addend;
   }
   if (write) {

@@ -6,6 +6,7 @@
 #include "engine/soft/mmu.hpp"
 #include "engine/soft/native_fault.hpp"
 #include "engine/soft/page_walk.hpp"
+#include "engine/soft/semantics/breakpoints.hpp"
 #include "engine/soft/translator.hpp"
 
 namespace vm_platform::soft {
@@ -68,6 +69,7 @@ VcpuExit SoftCpu::run() {
       step();
     } catch (const GuestFault& fault) {
       pending_count = 0;
+      debug_hits = 0;  // of an instruction that did not happen
       ++counters.exceptions;
       try {
         deliver_exception(*this, fault);
@@ -161,14 +163,30 @@ void SoftCpu::step() {
       return;
     }
   }
-  Block& block = find_block(rip, mode);
   if (mode.checked) {
-    run_block(block);
-    if (single_step && !interrupt_shadow) throw GuestFault{Vector::Debug, {}, 0, 1U << 14};
+    step_checked(mode, single_step);
     return;
   }
+  Block& block = find_block(rip, mode);
   vmp_soft_enter(code.executable(block));
   after_block(mode);
+}
+
+void SoftCpu::step_checked(const Mode& mode, bool single_step) {
+  const std::uint64_t resume = system_flags & rflags::kResume, at = rip;
+  if (has_breakpoints(*this) && resume == 0) {
+    if (const std::uint64_t hits = instruction_breakpoints(*this, fetch_address(at)))
+      throw GuestFault{Vector::Debug, {}, 0, hits};
+  }
+  // RF holds for one instruction; one that is not done yet (a long repeat) keeps it.
+  system_flags &= ~rflags::kResume;
+  single_step_done = false;
+  run_block(find_block(at, mode));
+  if (rip == at) system_flags |= resume;
+  if (interrupt_shadow) return;  // traps wait until after the instruction that follows MOV SS
+  const std::uint64_t traps = debug_hits | (single_step && !single_step_done ? 1U << 14 : 0);
+  debug_hits = 0;
+  if (traps != 0) throw GuestFault{Vector::Debug, {}, 0, traps};
 }
 
 void SoftCpu::run_block(Block& block) {
@@ -281,8 +299,18 @@ void SoftCpu::on_execute(std::uint32_t number) {
     retry_checked_ = true;
     return;
   }
-  const Instruction& instruction = *exit.instruction;
+  // Held on to: the instruction may overwrite itself, or another CPU may.
+  const std::shared_ptr<const Instruction> held = exit.instruction;
+  const Instruction& instruction = *held;
+  if (instruction.info.mnemonic == ZYDIS_MNEMONIC_INVALID) {
+    if (instruction.info.length > 15) raise(Vector::GeneralProtection, 0);
+    raise(Vector::InvalidOpcode);
+  }
   raise_if_unusable(instruction);
+  if (instruction.info.mnemonic == ZYDIS_MNEMONIC_FWAIT) {  // not translated, though usable: CR0.EM or TS is set
+    rip = instruction.next_rip();
+    return;
+  }
   execute(*this, instruction);
   check_interrupts_ = true;
 }
@@ -336,7 +364,7 @@ void SoftCpu::on_native_fault() {
     case 13: raise(Vector::GeneralProtection, 0);
     case 16: raise(Vector::X87Error);
     case 17: raise(Vector::AlignmentCheck, 0);
-    case 19: raise(Vector::SimdError);
+    case 19: raise((cr4 & cr4::kOsxmmexcpt) != 0 ? Vector::SimdError : Vector::InvalidOpcode);
     default: break;
   }
   throw VmError(ErrorCode::Status, "handle a host exception", "number " + std::to_string(trap),
@@ -382,7 +410,7 @@ void revoke_writes(World& world, const std::byte* host_page) {
       if (set.used == 0) continue;
       for (unsigned slot = 0; slot < kTlbEntries; ++slot) {
         const std::uint64_t page = 0 - set.write_tag[slot];
-        if (page + set.addend[slot] == host) set.write_tag[slot] = slot == 0 ? ~std::uint64_t{0xfff} : 0;
+        if (page + set.addend[slot] == host) set.write_tag[slot] = TlbSet::empty_tag(slot);
       }
     }
   }
@@ -462,7 +490,8 @@ std::byte* vmp_soft_checked_access(CpuContext* context, std::uint64_t offset, st
   std::uint64_t linear = 0;
   try {
     linear = linear_address(cpu, segment, offset, size, write);
-    const bool aligned = (linear & (size - 1)) == 0 || size > 8 || (size & (size - 1)) != 0;
+    const unsigned alignment = size == 10 ? 8 : size;  // SDM vol. 3, table 6-7
+    const bool aligned = size > 10 || (linear & (alignment - 1)) == 0;
     if (!aligned && cpu.cpl == 3 && (cpu.cr0 & cr0::kAlignmentMask) != 0 &&
         (cpu.system_flags & rflags::kAlignmentCheck) != 0)
       raise(Vector::AlignmentCheck, 0);
@@ -472,14 +501,14 @@ std::byte* vmp_soft_checked_access(CpuContext* context, std::uint64_t offset, st
     if (write) cpu.pending_writes[cpu.pending_count++] = {linear, size, slot};
     return reinterpret_cast<std::byte*>(slot);
   } catch (const GuestFault& fault) {
-    if (fault.vector == Vector::PageFault && size >= 16 && (linear & 15) != 0) {
+    if (size >= 16 && ((fault.vector == Vector::PageFault ? linear : offset) & 15) != 0) {
       // Let the host CPU say whether it wants the operand aligned: run it on the bounce buffer, at the same alignment.
       cpu.deferred_fault = std::make_unique<DeferredFault>();
       cpu.deferred_fault->fault = fault;
       std::memcpy(cpu.deferred_fault->gpr, cpu.gpr, sizeof cpu.gpr);
       cpu.deferred_fault->arithmetic_flags = cpu.arithmetic_flags;
       std::memcpy(cpu.deferred_fault->xsave, cpu.xsave, sizeof cpu.xsave);
-      return reinterpret_cast<std::byte*>(cpu.bounce[number] + (linear & 63));
+      return reinterpret_cast<std::byte*>(cpu.bounce[number] + ((linear != 0 ? linear : offset) & 63));
     }
     cpu.pending_fault = fault;
     return nullptr;

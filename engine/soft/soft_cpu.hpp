@@ -60,6 +60,8 @@ class SoftCpu final : public Cpu {
   void sleep();
   void take_interrupt();
   void step();
+  /// One instruction, with breakpoints and single-stepping.
+  void step_checked(const Mode& mode, bool single_step);
   void run_block(Block& block);
   void after_block(const Mode& mode);
   Block& find_block(std::uint64_t rip, const Mode& mode);

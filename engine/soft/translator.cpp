@@ -64,6 +64,7 @@ void Translator::build(std::byte* buffer, std::size_t room, std::uint32_t first_
       Instruction invalid{};
       invalid.rip = rip_ + length_;
       invalid.info.mnemonic = ZYDIS_MNEMONIC_INVALID;
+      invalid.info.length = static_cast<std::uint8_t>(is_too_long(code, available, mode_.code) ? 16 : 1);
       length_ += static_cast<std::uint32_t>(std::min<std::size_t>(available == 0 ? 1 : available, 15));
       emit_execute(invalid);
       break;
@@ -252,6 +253,7 @@ void Translator::emit_copy(const Instruction& instruction) {
   if (rcx_free) pool[free++] = hRcx;
   std::optional<Host> stand_in[16];
   bool written[16] = {};
+  unsigned rsp_bytes = 0;  // of RSP that are written by way of RCX
   for (unsigned i = 0; i < info.operand_count_visible; ++i) {
     const ZydisDecodedOperand& operand = instruction.operands[i];
     const auto gpr = gpr_operand(operand);
@@ -271,6 +273,9 @@ void Translator::emit_copy(const Instruction& instruction) {
       written[gpr->number] = written[gpr->number] || (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
     } else if (high && gpr->number == kRcx) {
       host = hRcx;
+    } else if (high && gpr->number == kRsp) {  // MOVZX or MOVSX; the source may be CH, read before RCX is written
+      host = hRcx;
+      rsp_bytes = gpr->bytes;
     }
     switch (operand.encoding) {
       case ZYDIS_OPERAND_ENCODING_MODRM_REG: recoding.reg = host; break;
@@ -284,6 +289,7 @@ void Translator::emit_copy(const Instruction& instruction) {
   if (!recode(*out_, instruction, recoding)) out_->u8(0x0f), out_->u8(0x0b);  // classify lets none of these through
   for (unsigned number = kR8; number <= kR11; ++number)
     if (stand_in[number] && written[number]) out_->store(offset_of_gpr(number), *stand_in[number]);
+  if (rsp_bytes != 0) write_gpr(kRsp, hRcx, rsp_bytes == 2 ? 2 : 8);
   if (rcx_written) out_->mov(hR9, hRcx);
   if (rsi_borrowed) out_->load(hRsi, offsetof(CpuContext, scratch) + 8 * 10);
 }
@@ -307,7 +313,7 @@ std::uint32_t Translator::new_exit(Exit::Kind kind, std::uint64_t target_rip, co
   Exit exit;
   exit.kind = kind;
   exit.target_rip = target_rip;
-  if (instruction != nullptr) exit.instruction = std::make_unique<Instruction>(*instruction);
+  if (instruction != nullptr) exit.instruction = std::make_shared<const Instruction>(*instruction);
   exits_.push_back(std::move(exit));
   return first_exit_ + static_cast<std::uint32_t>(exits_.size() - 1);
 }

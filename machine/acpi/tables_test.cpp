@@ -29,7 +29,7 @@ struct TablesTest : testing::Test {
     return {reinterpret_cast<const char*>(table.bytes.data()), 4};  // NOLINT: bytes are text here
   }
   /// What iasl says of a table: its own messages and the text it makes of the table.
-  std::string disassemble(const PlacedTable& table) {
+  std::string disassemble(const PlacedTable& table) const {
     const auto file = folder / (name(table) + ".dat");
     std::ofstream(file, std::ios::binary)
         .write(reinterpret_cast<const char*>(table.bytes.data()), static_cast<std::streamsize>(table.bytes.size()));

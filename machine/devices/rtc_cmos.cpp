@@ -151,7 +151,7 @@ std::int64_t RtcCmos::next_alarm(std::int64_t second) const {
     if (hour >= 0 && h % 24 != hour) continue;
     for (int m = 0; m < 60; ++m) {
       if (minute >= 0 && m != minute) continue;
-      const std::int64_t base = day + h * 3600 + m * 60;
+      const std::int64_t base = day + h * 3600 + std::int64_t{m} * 60;
       if (base + 59 < second) continue;
       if (sec >= 0) {
         if (base + sec >= second) return base + sec;

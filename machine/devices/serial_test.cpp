@@ -154,6 +154,21 @@ TEST_F(SerialTest, LoopbackKeepsToItself) {
   EXPECT_EQ(type("outside"), 7u);
 }
 
+TEST_F(SerialTest, LoweringRtsHoldsInputOff) {
+  int ready = 0;
+  port.set_input_ready([&] { ++ready; });
+  out(2, 0x01);
+  EXPECT_EQ(type("a"), 1u) << "a driver that never raised RTS does not use it";
+  out(4, 0x0a);
+  EXPECT_EQ(type("b"), 1u);
+  out(4, 0x08);
+  EXPECT_EQ(type("c"), 0u);
+  EXPECT_EQ(ready, 0);
+  out(4, 0x0a);
+  EXPECT_EQ(ready, 1);
+  EXPECT_EQ(type("c"), 1u);
+}
+
 TEST_F(SerialTest, ModemStatusDeltas) {
   in(6);
   out(1, 0x08);

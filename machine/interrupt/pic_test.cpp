@@ -42,6 +42,8 @@ TEST_F(PicTest, AnEdgeIsOneInterrupt) {
 TEST_F(PicTest, PrioritiesAndSpecificEnd) {
   pulse(5);
   EXPECT_EQ(pic.acknowledge(), 0x35);
+  pulse(5);
+  EXPECT_FALSE(pic.output()) << "it does not interrupt itself";
   pulse(6);
   EXPECT_FALSE(pic.output()) << "lower than what is in service";
   pulse(1);
@@ -50,6 +52,8 @@ TEST_F(PicTest, PrioritiesAndSpecificEnd) {
   EXPECT_EQ(pic.port_read(0x20, 1), 0x22u) << "in service: 1 and 5";
   pic.port_write(0x20, 1, 0x20);
   EXPECT_FALSE(pic.output());
+  pic.port_write(0x20, 1, 0x65);
+  EXPECT_EQ(pic.acknowledge(), 0x35);
   pic.port_write(0x20, 1, 0x65);
   EXPECT_EQ(pic.acknowledge(), 0x36);
 }

@@ -180,6 +180,10 @@ bool is_allowed(const Candidate& c, bool strings) {
     return false;
   // PREFETCHW with a register operand: #UD on AMD, no operation on Intel.
   if (c.info.opcode_map == ZYDIS_OPCODE_MAP_0F && c.info.opcode == 0x0d && c.info.raw.modrm.mod == 3) return false;
+  // Zydis 4.0 sees a base register here where the CPU takes a displacement alone; the target would be missed.
+  if (c.info.address_width == 32 && (c.info.attributes & ZYDIS_ATTRIB_HAS_SIB) != 0 && c.info.raw.modrm.mod == 0 &&
+      c.info.raw.sib.base == 5)
+    return false;
   for (unsigned i = 0; i < c.info.operand_count; ++i) {
     const ZydisDecodedOperand& operand = c.operands[i];
     if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER && !allowed_register(operand.reg.value)) return false;

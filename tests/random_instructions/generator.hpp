@@ -19,10 +19,11 @@ struct Sequence {
 };
 
 struct GeneratorOptions {
-  unsigned instructions = 12;  ///< About how many, set-up not counted.
-  bool strings = true;         ///< String instructions, with and without REP.
-  bool branches = true;        ///< Forward jumps, calls and returns.
-  bool self_modifying = true;  ///< Writes into the instruction that follows.
+  unsigned instructions = 12;             ///< About how many, set-up not counted.
+  bool strings = true;                    ///< String instructions, with and without REP.
+  bool branches = true;                   ///< Forward jumps, calls and returns.
+  std::vector<std::string> without = {};  ///< Mnemonics to leave out.
+  bool self_modifying = true;             ///< Writes into the instruction that follows.
 };
 
 /// The sequence that `seed` stands for. Never fails; the same on every host whose Zydis is the same.

@@ -9,7 +9,9 @@
 #include <memory>
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "tests/random_instructions/compare.hpp"
 #include "tests/random_instructions/generator.hpp"
@@ -29,6 +31,7 @@ x87 / SSE / AVX state, memory, and the exception that ends each.
   --seed N        of the first sequence; the following ones count up (default 1)
   --only N        runs and prints one sequence
   --length N      about how many instructions in a sequence (default 12)
+  --without A,B   leaves out these instructions
   --native        compares the host with itself: what is not deterministic shows
   --coverage      prints how often each instruction was generated
   --keep-going    goes on after a difference (stops after 2000)
@@ -54,6 +57,14 @@ std::optional<Options> parse(int argc, char** argv) {
     else {
       if (i + 1 == argc) return std::nullopt;
       const std::string_view text = argv[++i];
+      if (name == "--without") {
+        for (std::size_t at = 0; at <= text.size();) {
+          const std::size_t comma = std::min(text.find(',', at), text.size());
+          o.generator.without.emplace_back(text.substr(at, comma - at));
+          at = comma + 1;
+        }
+        continue;
+      }
       std::uint64_t value = 0;
       if (const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
           error != std::errc() || end != text.data() + text.size())

@@ -2,9 +2,11 @@
 #include <fmt/core.h>
 
 #include <charconv>
+#include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 #include <vm_platform/runtime.hpp>
 
@@ -18,6 +20,13 @@ namespace {
 
 /// Exit statuses of a guest's ends (docs/exit-status.md).
 constexpr int kPanic = 120, kTripleFault = 122, kResetLoop = 124, kSignalBase = 128;
+
+/// To stderr. That it cannot be written (a closed pipe) is no reason to fail.
+template <typename... Values>
+void say(fmt::format_string<Values...> text, Values&&... values) {
+  const std::string line = fmt::format(text, std::forward<Values>(values)...);
+  std::fwrite(line.data(), 1, line.size(), stderr);
+}
 
 struct Options {
   std::string kernel;
@@ -111,44 +120,43 @@ nlohmann::ordered_json to_json(const RuntimeStats& stats) {
 void print_stats(const RuntimeStats& stats) {
   const auto seconds = [](std::uint64_t ns) { return static_cast<double>(ns) / 1e9; };
   const auto mib = [](std::uint64_t bytes) { return static_cast<double>(bytes) / static_cast<double>(kMiB); };
-  fmt::print(stderr, "\nengine {}, ran {:.3f} s, memory {:.0f} MiB ({:.1f} MiB resident), resets {}\n", stats.engine,
-             seconds(stats.running_ns), mib(stats.memory_bytes), mib(stats.resident_bytes), stats.resets);
-  fmt::print(stderr, "translated {} blocks, {} instructions, {:.1f} MiB of code; {} blocks dropped\n",
-             stats.translated_blocks, stats.translated_instructions, mib(stats.code_bytes), stats.invalidated_blocks);
-  fmt::print(stderr, "console {} bytes out, {} bytes in\n", stats.console_out_bytes, stats.console_in_bytes);
-  fmt::print(stderr, "{:>4} {:>10} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10}\n", "CPU", "host s", "exits", "ports",
-             "MMIO", "interrupts", "exceptions", "halts");
+  say("\nengine {}, ran {:.3f} s, memory {:.0f} MiB ({:.1f} MiB resident), resets {}\n", stats.engine,
+      seconds(stats.running_ns), mib(stats.memory_bytes), mib(stats.resident_bytes), stats.resets);
+  say("translated {} blocks, {} instructions, {:.1f} MiB of code; {} blocks dropped\n", stats.translated_blocks,
+      stats.translated_instructions, mib(stats.code_bytes), stats.invalidated_blocks);
+  say("console {} bytes out, {} bytes in\n", stats.console_out_bytes, stats.console_in_bytes);
+  say("{:>4} {:>10} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10}\n", "CPU", "host s", "exits", "ports", "MMIO",
+      "interrupts", "exceptions", "halts");
   for (std::size_t i = 0; i < stats.cpus.size(); ++i) {
     const RuntimeStats::Cpu& cpu = stats.cpus[i];
-    fmt::print(stderr, "{:>4} {:>10.3f} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10}\n", i, seconds(cpu.host_ns),
-               cpu.exits, cpu.port_accesses, cpu.mmio_accesses, cpu.interrupts, cpu.exceptions, cpu.halts);
+    say("{:>4} {:>10.3f} {:>12} {:>12} {:>12} {:>12} {:>12} {:>10}\n", i, seconds(cpu.host_ns), cpu.exits,
+        cpu.port_accesses, cpu.mmio_accesses, cpu.interrupts, cpu.exceptions, cpu.halts);
   }
 }
 
 /// Says how the guest ended, where that is not what everybody expects, and gives the exit status for it.
 int explain(const SessionOutcome& outcome, const Options& options) {
   if (!outcome.output) {
-    fmt::print(stderr, "vmp: {}\n", outcome.output.error().message());
+    say("vmp: {}\n", outcome.output.error().message());
     return kFailed;
   }
   if (outcome.signal != 0) return kSignalBase + outcome.signal;
   if (!outcome.end) {
-    if (!options.quiet) fmt::print(stderr, "\nvmp: left; the guest was stopped\n");
+    if (!options.quiet) say("\nvmp: left; the guest was stopped\n");
     return kDone;
   }
   switch (outcome.end->cause) {
     case RuntimeEvent::Kind::DebugExit: return static_cast<int>((outcome.end->value << 1 | 1) & 0xff);
-    case RuntimeEvent::Kind::Panic: fmt::print(stderr, "vmp: the guest panicked\n"); return kPanic;
+    case RuntimeEvent::Kind::Panic: say("vmp: the guest panicked\n"); return kPanic;
     case RuntimeEvent::Kind::TripleFault:
-      fmt::print(stderr, "vmp: triple fault on CPU {}{}\n", outcome.end->cpu,
-                 options.debug_dump ? "" : "; --debug-dump shows where");
-      if (options.debug_dump) fmt::print(stderr, "{}", outcome.end->text);
+      say("vmp: triple fault on CPU {}{}\n", outcome.end->cpu, options.debug_dump ? "" : "; --debug-dump shows where");
+      if (options.debug_dump) say("{}", outcome.end->text);
       return kTripleFault;
     case RuntimeEvent::Kind::ResetLoop:
-      fmt::print(stderr, "vmp: the guest reset itself {} times within 10 s\n", outcome.end->value);
+      say("vmp: the guest reset itself {} times within 10 s\n", outcome.end->value);
       return kResetLoop;
     case RuntimeEvent::Kind::EngineFailed:
-      fmt::print(stderr, "vmp: CPU {}: {}\n", outcome.end->cpu, outcome.end->text);
+      say("vmp: CPU {}: {}\n", outcome.end->cpu, outcome.end->text);
       return kFailed;
     default: return kDone;
   }
@@ -193,7 +201,7 @@ int run(const Options& options) {
   auto channel = Endpoint::open(*channel_target);
   if (!channel) return refuse(channel.error());
   for (const Endpoint* endpoint : {&*console, &*channel}) {
-    if (endpoint->kind() == ConsoleTarget::Kind::Pty) fmt::print(stderr, "vmp: serial port on {}\n", endpoint->name());
+    if (endpoint->kind() == ConsoleTarget::Kind::Pty) say("vmp: serial port on {}\n", endpoint->name());
   }
 
   const std::shared_ptr<Runtime> guest = std::move(*runtime);

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
+#include <cstdio>
 #include <memory>
 #include <string>
 
@@ -125,7 +126,7 @@ Result<SessionOutcome> Session::run() {
   if (signals.get() < 0 || wake_.get() < 0) return fail(VmError::from_os(errno, "signalfd", "session"));
   connect();
   if (keyboard_) {
-    if (options_.announce) fmt::print(stderr, "Press Ctrl-] to leave the guest (it is stopped).\n");
+    if (options_.announce) std::fputs("Press Ctrl-] to leave the guest (it is stopped).\n", stderr);
     auto terminal = RawTerminal::enter(STDIN_FILENO);
     if (!terminal) return fail(terminal.error());
     terminal_.emplace(std::move(*terminal));

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "engine/soft/semantics/breakpoints.hpp"
 #include "engine/soft/semantics/flat_machine.hpp"
 
 namespace vm_platform::soft {
@@ -104,6 +105,32 @@ TEST(Control, DebugRegisters) {
   const Outcome outcome = machine.run_checked({0x0f, 0x21, 0xc3});
   EXPECT_TRUE(outcome.is(Vector::Debug));
   EXPECT_EQ(outcome.fault->dr6_bits, 1U << 13);
+}
+
+TEST(Control, Breakpoints) {
+  FlatMachine machine(Mode::Long64);
+  Cpu& cpu = machine.cpu;
+  EXPECT_FALSE(has_breakpoints(cpu));
+  cpu.debug_address[0] = 0x1000, cpu.debug_address[1] = 0x2004, cpu.debug_address[2] = 0x3008,
+  cpu.debug_address[3] = 0x80;
+  // 0: execution, 1: writes of 4 bytes, 2: reads and writes of 8 bytes, 3: port, 1 byte
+  cpu.dr7 = 0x400 | 0x55 | 0x0ULL << 16 | 0xdULL << 20 | 0xbULL << 24 | 0x2ULL << 28;
+  EXPECT_EQ(instruction_breakpoints(cpu, 0x1000), 1U);
+  EXPECT_EQ(instruction_breakpoints(cpu, 0x0fff), 0U);
+  EXPECT_EQ(data_breakpoints(cpu, 0x1000, 8, true), 0U);
+  EXPECT_EQ(data_breakpoints(cpu, 0x2007, 1, true), 2U);
+  EXPECT_EQ(data_breakpoints(cpu, 0x2007, 1, false), 0U);
+  EXPECT_EQ(data_breakpoints(cpu, 0x2001, 4, true), 2U) << "reaches into it";
+  EXPECT_EQ(data_breakpoints(cpu, 0x2000, 4, true), 0U);
+  EXPECT_EQ(data_breakpoints(cpu, 0x2008, 4, true), 0U);
+  EXPECT_EQ(data_breakpoints(cpu, 0x300f, 1, false), 4U);
+  EXPECT_EQ(data_breakpoints(cpu, 0x2000, 0x2000, true), 6U);
+  EXPECT_EQ(port_breakpoints(cpu, 0x80, 1), 0U) << "without CR4.DE";
+  cpu.cr4 |= cr4::kDe;
+  EXPECT_EQ(port_breakpoints(cpu, 0x7e, 4), 8U);
+  cpu.dr7 = 0x400 | 0xfULL << 20;
+  EXPECT_FALSE(has_breakpoints(cpu)) << "conditions alone enable nothing";
+  EXPECT_EQ(data_breakpoints(cpu, 0x2004, 4, true), 0U);
 }
 
 TEST(Control, Invlpg) {

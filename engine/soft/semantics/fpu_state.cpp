@@ -11,8 +11,8 @@ namespace vm_platform::soft {
 namespace {
 
 // Offsets in the XSAVE area (Intel SDM vol. 1, 13.4).
-constexpr std::size_t kControl = 0, kStatus = 2, kTags = 4, kMxcsr = 24, kMxcsrMask = 28, kSt = 32, kXmm = 160,
-                      kHeader = 512, kYmm = 576;
+constexpr std::size_t kControl = 0, kStatus = 2, kTags = 4, kMxcsr = 24, kSt = 32, kXmm = 160, kHeader = 512,
+                      kYmm = 576;
 constexpr std::uint32_t kMxcsrBits = 0xffff;
 constexpr std::uint64_t kX87 = 1, kSse = 2, kAvx = 4;
 

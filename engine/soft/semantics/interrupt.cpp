@@ -10,6 +10,7 @@ namespace {
 
 void software_interrupt(Cpu& cpu, const Instruction& instruction, std::uint8_t vector) {
   deliver_event(cpu, {vector, true, {}, following_rip(cpu, instruction)});
+  cpu.single_step_done = true;
 }
 
 void int_n(Cpu& cpu, const Instruction& instruction) {

@@ -1,12 +1,14 @@
 #include "engine/soft/semantics/port.hpp"
 
 #include "engine/soft/mmu.hpp"
+#include "engine/soft/semantics/breakpoints.hpp"
 #include "engine/soft/semantics/dispatch.hpp"
 #include "engine/soft/semantics/operands.hpp"
 
 namespace vm_platform::soft {
 
 void check_port(Cpu& cpu, std::uint16_t port, unsigned size) {
+  if (has_breakpoints(cpu)) cpu.debug_hits |= port_breakpoints(cpu, port, size);
   if (cpu.real_mode() || (!cpu.virtual_8086() && cpu.cpl <= cpu.iopl())) return;
   const auto refuse = [] { raise(Vector::GeneralProtection, 0); };
   if ((cpu.tr.type() & 8) == 0 || cpu.tr.limit < 103) refuse();

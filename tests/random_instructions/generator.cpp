@@ -180,6 +180,7 @@ class Builder {
     if (options_.branches && kind < 12) return add_branch();
     if (kind < 15) return add_flags_group();
     if (options_.self_modifying && kind < 16) return add_self_modifying();
+    if (kind < 18) return add_stack_group();
     const unsigned run = 1 + static_cast<unsigned>(random_.below(4));
     for (unsigned i = 0; i < run; ++i)
       for (unsigned attempt = 0; attempt < 50; ++attempt)
@@ -273,6 +274,21 @@ class Builder {
         return;
       default: return emit({random_.percent(50) ? 0xfdU : 0xfcU});  // std, cld
     }
+  }
+
+  /// The forms of PUSH and POP that use RSP twice.
+  void add_stack_group() {
+    stack_somewhere();
+    const unsigned disp = 8 * static_cast<unsigned>(random_.below(8));
+    switch (random_.below(6)) {
+      case 0: emit({0x8f, 0x44, 0x24, disp}); break;  // pop [rsp+disp]
+      case 1: emit({0xff, 0x74, 0x24, disp}); break;  // push [rsp+disp]
+      case 2: emit({0x54}); break;                    // push rsp
+      case 3: emit({0x5c}); break;                    // pop rsp
+      case 4: emit({0x66, 0x54}); break;              // push sp
+      default: emit({0x66, 0x8f, 0x44, 0x24, disp}); break;
+    }
+    known_[kRsp] = false;
   }
 
   /// mov dword [imm of the next instruction], imm; (nothing, or a few NOPs); mov reg, imm.

@@ -74,6 +74,8 @@ void copy_xsave(std::uint8_t* to, const std::uint8_t* from) {
   exchange.inside = false;
 }
 
+stack_t previous_stack = {};  // AddressSanitizer's, which wants it back at the end
+
 void* map_at(std::uint64_t address, std::uint64_t size, int protection) {
   void* at = mmap(reinterpret_cast<void*>(address), size, protection,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
@@ -90,10 +92,9 @@ NativeCpu::NativeCpu() {
   map_at(kCodeBase, kCodePages * 4096, PROT_READ | PROT_WRITE | PROT_EXEC);
   for (std::size_t i = 0; i < kDataPages.size(); ++i)
     if (kDataPages[i] != PageKind::Hole) map_at(kDataBase + 4096 * i, 4096, PROT_READ | PROT_WRITE);
-  // Replaced, not added: ASan's own alternate stack would be too small for the frame, and it is for crashes only.
   static std::array<std::uint8_t, 65536> stack;
   const stack_t alternate = {stack.data(), 0, stack.size()};
-  sigaltstack(&alternate, nullptr);
+  sigaltstack(&alternate, &previous_stack);
   struct sigaction action = {};
   action.sa_sigaction = on_signal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
@@ -101,6 +102,8 @@ NativeCpu::NativeCpu() {
   for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP}) sigaction(signal, &action, nullptr);
   syscall(SYS_arch_prctl, ARCH_SET_GS, kGsBase);
 }
+
+NativeCpu::~NativeCpu() { sigaltstack(&previous_stack, nullptr); }
 
 Outcome NativeCpu::run(const Sequence& sequence) {
   auto* code = reinterpret_cast<std::uint8_t*>(kCodeBase);

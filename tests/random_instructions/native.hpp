@@ -10,6 +10,7 @@ namespace vm_platform::random_instructions {
 class NativeCpu {
  public:
   NativeCpu();
+  ~NativeCpu();
   NativeCpu(const NativeCpu&) = delete;
   NativeCpu& operator=(const NativeCpu&) = delete;
 

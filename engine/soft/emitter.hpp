@@ -80,12 +80,12 @@ class Emitter {
   void store(std::uint32_t offset, Host from) { u8(0x65), rex_rr(true, from, hRax), u8(0x89), absolute(from, offset); }
   /// to = gs:[offset + index * 8]
   void load_indexed(Host to, Host index, std::uint32_t offset) {
-    u8(0x65), rex_rxb(true, to, index, hRax), u8(0x8b), modrm(0, to, 4), u8(0xc5 | (index & 7) << 3), u32(offset);
+    u8(0x65), rex_rxb(true, to, index, hRax), u8(0x8b), modrm(0, to, 4), u8(0xc5 | (index & 7U) << 3), u32(offset);
   }
   void jump_context(std::uint32_t offset) { u8(0x65), u8(0xff), absolute(4, offset); }
   void call_context(std::uint32_t offset) { u8(0x65), u8(0xff), absolute(2, offset); }
   void jump_indexed(Host index, std::uint32_t offset) {
-    u8(0x65), rex_rxb(false, 4, index, hRax), u8(0xff), modrm(0, 4, 4), u8(0xc5 | (index & 7) << 3), u32(offset);
+    u8(0x65), rex_rxb(false, 4, index, hRax), u8(0xff), modrm(0, 4, 4), u8(0xc5 | (index & 7U) << 3), u32(offset);
   }
 
   /// An instruction `opcode` with a register and a quadword of the context (this one may set flags).
@@ -102,7 +102,7 @@ class Emitter {
   /// to = index * scale + displacement
   void lea_no_base(Host to, Host index, unsigned scale, std::int32_t displacement, bool wide = true) {
     rex_rxb(wide, to, index, hRax), u8(0x8d), modrm(0, to, 4);
-    u8(scale_bits(scale) << 6 | (index & 7) << 3 | 5), u32(static_cast<std::uint32_t>(displacement));
+    u8(scale_bits(scale) << 6 | (index & 7U) << 3 | 5), u32(static_cast<std::uint32_t>(displacement));
   }
   void lea(Host to, Host base, std::int32_t displacement, bool wide = true) {
     lea(to, base, hRsp, 1, displacement, wide);
@@ -149,7 +149,7 @@ class Emitter {
     const unsigned rex = 0x40 | (w ? 8u : 0u) | (reg > 7 ? 4u : 0u) | (index > 7 ? 2u : 0u) | (base > 7 ? 1u : 0u);
     if (rex != 0x40 || force) u8(rex);
   }
-  void modrm(unsigned mod, unsigned reg, unsigned rm) { u8(mod << 6 | (reg & 7) << 3 | (rm & 7)); }
+  void modrm(unsigned mod, unsigned reg, unsigned rm) { u8(mod << 6 | (reg & 7U) << 3 | (rm & 7)); }
 
  private:
   template <typename T>
@@ -178,7 +178,7 @@ class Emitter {
     if (index == hRsp && (base & 7) != 4) {
       modrm(mod, reg, base);
     } else {
-      modrm(mod, reg, 4), u8(scale_bits(scale) << 6 | (index & 7) << 3 | (base & 7));
+      modrm(mod, reg, 4), u8(scale_bits(scale) << 6 | (index & 7U) << 3 | (base & 7));
     }
     if (mod == 1) u8(static_cast<std::uint8_t>(displacement));
     if (mod == 2) u32(static_cast<std::uint32_t>(displacement));

@@ -32,7 +32,7 @@ void Citations::read_tests(const std::filesystem::path& file) {
   static const std::regex test(R"(^TEST(?:_F|_P)?\((\w+), (\w+)\))");
   for_each_line(file, [&](const std::string& line) {
     std::smatch match;
-    if (!std::regex_search(line, match, test)) return;
+    if (!line.starts_with("TEST") || !std::regex_search(line, match, test)) return;
     known_.insert(match[1]);
     known_.insert(match[1].str() + "." + match[2].str());
   });
@@ -41,6 +41,7 @@ void Citations::read_tests(const std::filesystem::path& file) {
 void Citations::read_ctest(const std::filesystem::path& file) {
   static const std::regex test(R"(add_test\(NAME (\w+) )"), boots(R"(^foreach\(check (.*)\)$)");
   for_each_line(file, [&](const std::string& line) {
+    if (line.find("add_test") == std::string::npos && !line.starts_with("foreach")) return;
     std::smatch match;
     if (std::regex_search(line, match, test)) known_.insert(match[1]);
     if (!std::regex_search(line, match, boots)) return;

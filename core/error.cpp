@@ -3,6 +3,12 @@
 #include <system_error>
 #include <vm_platform/core.hpp>
 
+#ifdef _WIN32
+#include <windows.h>
+
+#include <array>
+#endif
+
 namespace vm_platform {
 
 std::string_view to_string(ErrorCode code) noexcept {
@@ -55,6 +61,54 @@ VmError VmError::from_os(int os_error, std::string operation, std::string subjec
   error.os_error_ = os_error;
   return error;
 }
+
+#ifdef _WIN32
+namespace {
+ErrorCode code_of_last_error(unsigned long last_error) {
+  switch (last_error) {
+    case ERROR_FILE_NOT_FOUND:
+    case ERROR_PATH_NOT_FOUND:
+    case ERROR_INVALID_DRIVE: return ErrorCode::NotFound;
+    case ERROR_ACCESS_DENIED:
+    case ERROR_PRIVILEGE_NOT_HELD:
+    case 1655: return ErrorCode::PermissionDenied;  // ERROR_DYNAMIC_CODE_BLOCKED, which MinGW does not name
+    case ERROR_SHARING_VIOLATION:
+    case ERROR_LOCK_VIOLATION:
+    case ERROR_USER_MAPPED_FILE:
+    case ERROR_BUSY: return ErrorCode::Busy;
+    case ERROR_NOT_ENOUGH_MEMORY:
+    case ERROR_OUTOFMEMORY:
+    case ERROR_COMMITMENT_LIMIT:
+    case ERROR_WORKING_SET_QUOTA:
+    case ERROR_NO_SYSTEM_RESOURCES: return ErrorCode::OutOfMemory;
+    case ERROR_INVALID_PARAMETER:
+    case ERROR_INVALID_ADDRESS:
+    case ERROR_MAPPED_ALIGNMENT:
+    case ERROR_INVALID_NAME:
+    case ERROR_FILE_INVALID: return ErrorCode::InvalidArgument;
+    case ERROR_NOT_SUPPORTED:
+    case ERROR_CALL_NOT_IMPLEMENTED:
+    case ERROR_INVALID_FUNCTION: return ErrorCode::Unsupported;
+    case ERROR_TIMEOUT:
+    case WAIT_TIMEOUT: return ErrorCode::Timeout;
+    default: return ErrorCode::Io;
+  }
+}
+}  // namespace
+
+VmError VmError::from_last_error(unsigned long last_error, std::string operation, std::string subject) {
+  std::array<char, 512> text{};
+  const unsigned long length =
+      ::FormatMessageA(FORMAT_MESSAGE_FROM_SYSTEM | FORMAT_MESSAGE_IGNORE_INSERTS | FORMAT_MESSAGE_MAX_WIDTH_MASK,
+                       nullptr, last_error, 0, text.data(), static_cast<unsigned long>(text.size()), nullptr);
+  std::string reason(text.data(), length);
+  while (!reason.empty() && (reason.back() == ' ' || reason.back() == '.')) reason.pop_back();
+  if (reason.empty()) reason = "Windows error " + std::to_string(last_error);
+  VmError error(code_of_last_error(last_error), std::move(operation), std::move(subject), std::move(reason));
+  error.os_error_ = static_cast<int>(last_error);
+  return error;
+}
+#endif
 
 VmError VmError::with_hint(std::string hint) && {
   hint_ = std::move(hint);

@@ -23,6 +23,15 @@ TEST(VmErrorTest, DetailIsCarried) {
   EXPECT_EQ(error.detail(), std::errc::too_many_links);
 }
 
+#ifdef _WIN32
+TEST(VmErrorTest, WindowsErrorsHaveTheirOwnNumbers) {
+  const VmError error = VmError::from_last_error(5, "open", "file");  // ERROR_ACCESS_DENIED
+  EXPECT_EQ(error.code(), ErrorCode::PermissionDenied);
+  EXPECT_FALSE(error.reason().empty());
+  EXPECT_EQ(error.os_error(), 5);
+}
+#endif
+
 TEST(ParseSizeTest, AcceptsNumbersAndSuffixes) {
   EXPECT_EQ(parse_size("4096").value(), 4096u);
   EXPECT_EQ(parse_size("64K").value(), 64u * kKiB);

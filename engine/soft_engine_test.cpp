@@ -4,6 +4,7 @@
 #include <cstring>
 #include <initializer_list>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "engine/engine.hpp"
@@ -13,10 +14,11 @@ namespace {
 
 constexpr std::uint64_t kCode = 0x100000, kData = 0x200000, kStack = 0x300000, kIdt = 0x8000, kGdt = 0x9000;
 
-/// No interrupts; no MSRs.
+/// At most one interrupt, waiting from the start; no MSRs.
 struct NoController : CpuInterruptController {
-  bool has_interrupt() noexcept override { return false; }
-  std::optional<std::uint8_t> acknowledge() noexcept override { return std::nullopt; }
+  std::optional<std::uint8_t> waiting;
+  bool has_interrupt() noexcept override { return waiting.has_value(); }
+  std::optional<std::uint8_t> acknowledge() noexcept override { return std::exchange(waiting, std::nullopt); }
   std::uint8_t task_priority() noexcept override { return 0; }
   void set_task_priority(std::uint8_t) noexcept override {}
   MsrAccess read_msr(std::uint32_t, std::uint64_t&) noexcept override { return MsrAccess::NotMine; }
@@ -256,6 +258,22 @@ TEST_F(SoftEngineTest, MovzxIntoRspFromAHighByte) {
   EXPECT_EQ(end.gpr[kRsi], 0x12u);
   EXPECT_EQ(end.gpr[kRdi], 0xff85u);
   EXPECT_EQ(end.gpr[kRcx], 0x1234u);
+}
+
+TEST_F(SoftEngineTest, WaitingInterruptIsTakenOneInstructionAfterSti) {
+  handler(0x40);
+  controller_.waiting = 0x40;
+  run({0x90, 0xfb, 0x90, 0x90, 0x90});  // nop; sti; nop; nop; nop
+  EXPECT_EQ(exit_.written, 0x40u);
+  EXPECT_EQ(get<std::uint64_t>(kStack - 40), kCode + 3);
+}
+
+TEST_F(SoftEngineTest, WaitingInterruptIsTakenRightAfterPopf) {
+  handler(0x40);
+  controller_.waiting = 0x40;
+  run({0x68, 0x02, 0x02, 0x00, 0x00, 0x9d, 0x90, 0x90});  // push 0x202; popfq; nop; nop
+  EXPECT_EQ(exit_.written, 0x40u);
+  EXPECT_EQ(get<std::uint64_t>(kStack - 40), kCode + 6);
 }
 
 TEST_F(SoftEngineTest, StringsMove) {

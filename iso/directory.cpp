@@ -23,8 +23,12 @@ void RecordReader::release() noexcept {
 }
 
 Result<void> RecordReader::fill() {
-  // The window grows: a small directory costs one small read, a large one few large ones.
-  const std::uint32_t wanted = window_capacity_ == 0 ? 4 * kSectorSize : kWindow;
+  // A small directory is read at once. A large one begins with a small window, since often only its first names are
+  // asked for, and goes on with large ones.
+  const bool small = end_ - start_ <= kWindow / 2;
+  const auto wanted = small                   ? static_cast<std::uint32_t>(end_ - start_)
+                      : window_capacity_ == 0 ? 8 * kSectorSize
+                                              : kWindow;
   const std::uint64_t from = round_down(position_ - start_, kSectorSize) + start_;
   if (wanted > window_capacity_) {
     window_ = std::make_unique_for_overwrite<std::byte[]>(wanted);
@@ -185,7 +189,8 @@ Result<bool> DirectoryCursor::next(IsoEntry& entry) {
     if ((record.flags() & record_flag::kMultiExtent) != 0 && !entry.is_directory()) {
       if (auto done = collect_sections(entry, record); !done) return fail(std::move(done.error()));
     }
-    if (is_root_ && entry.is_directory() && tree_.kind == IsoNameSpace::RockRidge &&
+    // Verifying, it is shown: the path tables list it.
+    if (checker_ == nullptr && is_root_ && entry.is_directory() && tree_.kind == IsoNameSpace::RockRidge &&
         (entry.name == "rr_moved" || entry.name == ".rr_moved") && holds_only_relocated(entry)) {
       continue;
     }

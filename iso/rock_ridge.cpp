@@ -103,13 +103,19 @@ class SystemUse {
     const std::uint8_t flags = u8(field, 4);
     const std::size_t each = (flags & 0x80) != 0 ? 17 : 7;
     std::size_t at = 5;
+    Bytes last;
+    IsoTime time;
     IsoTime* const targets[] = {&entry_.created, &entry_.modified, &entry_.accessed, &entry_.changed};
     for (unsigned bit = 0; bit < 7; ++bit) {
       if ((flags & (1u << bit)) == 0) continue;
       if (at + each > field.size()) return complain(offset, "TF field is too short for its flags");
       if (bit < 4) {
         const Bytes stamp = field.subspan(at, each);
-        const IsoTime time = each == 7 ? short_time(stamp) : long_time(stamp);
+        // Most files have one and the same stamp several times.
+        if (last.empty() || !std::ranges::equal(stamp, last)) {
+          time = each == 7 ? short_time(stamp) : long_time(stamp);
+          last = stamp;
+        }
         if (time.present) *targets[bit] = time;
       }
       at += each;

@@ -1,6 +1,6 @@
 #include "iso/text.hpp"
 
-#include <algorithm>
+#include <cstring>
 
 namespace vm_platform::iso {
 
@@ -47,7 +47,16 @@ std::size_t utf8_length(std::string_view bytes) {
 }  // namespace
 
 void append_as_utf8(std::string& to, std::string_view bytes) {
-  if (std::all_of(bytes.begin(), bytes.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; })) {
+  // Nearly all names are ASCII: eight bytes at a time tell.
+  std::uint64_t high = 0;
+  std::size_t at = 0;
+  for (; at + 8 <= bytes.size(); at += 8) {
+    std::uint64_t word;
+    std::memcpy(&word, bytes.data() + at, 8);
+    high |= word;
+  }
+  for (; at < bytes.size(); ++at) high |= static_cast<unsigned char>(bytes[at]);
+  if ((high & 0x8080808080808080u) == 0) {
     to.append(bytes);
     return;
   }

@@ -23,8 +23,7 @@ constexpr std::size_t kMaxPending = 1'000'000;
 
 class Verifier final : public Checker {
  public:
-  Verifier(const SimpleIso9660::Impl& image, IsoIssueSink& sink)
-      : image_(image), source_(*image.source), sink_(sink), buffer_(1 * kMiB) {}
+  Verifier(const SimpleIso9660::Impl& image, IsoIssueSink& sink) : image_(image), source_(*image.source), sink_(sink) {}
 
   IsoVerifyReport run(const Result<IsoBootCatalog>& catalog) {
     if (image_.info.truncated()) {
@@ -214,6 +213,7 @@ class Verifier final : public Checker {
       return;
     }
     if (!inside || !read_content_) return;
+    buffer_.resize(static_cast<std::size_t>(std::clamp<std::uint64_t>(file.size, buffer_.size(), 1 * kMiB)));
     for (std::uint64_t done = 0; done < file.size;) {
       auto got = file.zisofs.block_log2 != 0
                      ? read_zisofs(source_, file, done,

@@ -23,7 +23,10 @@ Result<void> make_executable(std::byte* pages, std::uint64_t size);
 /// The host's record of how to unwind through one function; forgotten when the object goes.
 class Unwind {
  public:
-  static Result<std::unique_ptr<Unwind>> create(const JitMemory& memory, JitBlock block, JitFrame frame);
+  /// Bytes of the same memory that the description needs (its addresses are relative); 0 where there is none.
+  static const std::uint64_t kDescriptionSize;
+  static Result<std::unique_ptr<Unwind>> create(const JitMemory& memory, JitBlock block, JitFrame frame,
+                                                JitBlock description);
   virtual ~Unwind() = default;
 };
 

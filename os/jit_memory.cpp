@@ -16,6 +16,13 @@
 
 namespace vm_platform {
 
+namespace {
+struct UnwindRecord {
+  std::unique_ptr<jit_host::Unwind> record;
+  JitBlock description;
+};
+}  // namespace
+
 struct JitMemory::State {
   State(JitMode m, std::uint64_t size)
       : mode(m), blocks(size), writers(m == JitMode::ProtectionSwitch ? size / host_page_size() : 0) {}
@@ -24,10 +31,10 @@ struct JitMemory::State {
   std::string name;
   mutable std::mutex mutex;  // blocks, unwind
   RangeAllocator blocks;
-  std::unordered_map<std::uint64_t, std::unique_ptr<jit_host::Unwind>> unwind;  // by block offset
-  std::mutex writing;                                                           // writers; held while pages switch
-  std::vector<std::atomic<std::uint32_t>> writers;                              // per page: how many write to it
-  std::atomic<bool> broken = false;  // a page could not be made executable again
+  std::unordered_map<std::uint64_t, UnwindRecord> unwind;  // by block offset
+  std::mutex writing;                                      // writers; held while pages switch
+  std::vector<std::atomic<std::uint32_t>> writers;         // per page: how many write to it
+  std::atomic<bool> broken = false;                        // a page could not be made executable again
   const std::byte* executable = nullptr;
   SignalHandler waiting;  // last: gone first
 
@@ -158,7 +165,10 @@ Result<JitBlock> JitMemory::allocate(std::uint64_t size, std::uint64_t alignment
 
 Result<void> JitMemory::free(JitBlock block) const {
   const std::lock_guard lock(state_->mutex);
-  state_->unwind.erase(block.offset);
+  if (auto known = state_->unwind.extract(block.offset)) {
+    known.mapped().record.reset();
+    if (known.mapped().description.size != 0) state_->blocks.free(known.mapped().description.offset);
+  }
   if (state_->blocks.free(block.offset)) return {};
   return fail(ErrorCode::InvalidArgument, "free code", state_->name + " + " + std::to_string(block.offset),
               "no block begins there");
@@ -232,10 +242,19 @@ Result<void> JitMemory::store(std::uint64_t offset, std::span<const std::byte> c
 Result<void> JitMemory::register_unwind(JitBlock block, JitFrame frame) const {
   if (block.size == 0 || block.offset > size_ || block.size > size_ - block.offset)
     return fail(ErrorCode::InvalidArgument, "register unwind information", state_->name, "no such block");
-  auto record = jit_host::Unwind::create(*this, block, frame);
-  if (!record) return fail(record.error());
+  JitBlock description;
+  if (jit_host::Unwind::kDescriptionSize != 0) {
+    const auto room = allocate(jit_host::Unwind::kDescriptionSize);
+    if (!room) return fail(room.error());
+    description = *room;
+  }
+  auto record = jit_host::Unwind::create(*this, block, frame, description);
   const std::lock_guard lock(state_->mutex);
-  state_->unwind[block.offset] = std::move(*record);
+  if (!record) {
+    if (description.size != 0) state_->blocks.free(description.offset);
+    return fail(record.error());
+  }
+  state_->unwind[block.offset] = UnwindRecord{std::move(*record), description};
   return {};
 }
 

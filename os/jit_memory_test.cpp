@@ -135,19 +135,45 @@ TEST(SynchronizeCoresTest, Works) {
   EXPECT_TRUE(done.has_value() || done.error().code() == ErrorCode::Unsupported) << done.error().message();
 }
 
+#ifdef _WIN32
+
+void throw_through() { throw 17; }
+
+VMP_CALLS_GENERATED_CODE void enter(const std::byte* entry) {
+  test_code::as_function<void(void (*)())>(entry)(throw_through);
+}
+
+TEST(JitUnwindTest, AnExceptionPassesThroughGeneratedCode) {
+  auto memory = JitMemory::create(kPageSize);
+  ASSERT_OK(memory);
+  const auto block = memory->allocate(64);
+  ASSERT_OK(block);
+  // push rbp; mov rbp, rsp; sub rsp, 32; call rcx; leave; ret
+  ASSERT_OK(memory->store(
+      block->offset, test_code::bytes_of({0x55, 0x48, 0x89, 0xe5, 0x48, 0x83, 0xec, 0x20, 0xff, 0xd1, 0xc9, 0xc3})));
+  ASSERT_OK(memory->register_unwind(*block, JitFrame::FramePointer));
+  int caught = 0;
+  try {
+    enter(memory->executable() + block->offset);
+  } catch (int value) {
+    caught = value;
+  }
+  EXPECT_EQ(caught, 17);
+  EXPECT_TRUE(memory->free(*block).has_value());
+  EXPECT_EQ(memory->allocated_bytes(), 0u) << "the description went with the block";
+}
+
+#else
+
 TEST(JitUnwindTest, OnlyWindowsKeepsATable) {
   auto memory = JitMemory::create(kPageSize);
   ASSERT_OK(memory);
   const auto block = memory->allocate(64);
   ASSERT_OK(block);
-  const auto done = memory->register_unwind(*block, JitFrame::FramePointer);
-#ifdef _WIN32
-  ASSERT_OK(done);
-  EXPECT_TRUE(memory->free(*block).has_value());
-#else
-  EXPECT_EQ(done.error().code(), ErrorCode::Unsupported);
-#endif
+  EXPECT_EQ(memory->register_unwind(*block, JitFrame::FramePointer).error().code(), ErrorCode::Unsupported);
 }
+
+#endif
 
 }  // namespace
 }  // namespace vm_platform

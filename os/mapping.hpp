@@ -22,7 +22,9 @@ struct MappedMemory::State {
   bool reserve_only = false;
   bool write_watch = false;
   int descriptor = -1;     // Linux: memfd or file
-  void* handle = nullptr;  // Windows: section object
+  void* handle = nullptr;  // Windows: section object, and its file
+  void* file_handle = nullptr;
+  void* guards[2] = {};  // Windows: reserved addresses around a section's view
 
   State() = default;
   State(const State&) = delete;

@@ -72,20 +72,20 @@ VmError memory_error(ErrorCode code, MemoryError detail, std::string operation, 
 }
 
 Result<MemoryOptions> check_options(const MemoryOptions& options, std::uint64_t page_size) {
-  const std::string subject = std::to_string(options.size) + " bytes of " + options.name;
+  const auto subject = [&] { return std::to_string(options.size) + " bytes of " + options.name; };
   const auto refuse = [&](const char* reason) {
-    return fail(ErrorCode::InvalidArgument, "map memory", subject, reason);
+    return fail(ErrorCode::InvalidArgument, "map memory", subject(), reason);
   };
   if (options.size == 0) return refuse("the size is zero");
   if (options.size > kLargestMapping) return refuse("larger than 64 TiB");
   if (options.guard_before > kLargestMapping || options.guard_after > kLargestMapping) return refuse("guard too large");
   if (options.alignment != 0 && !std::has_single_bit(options.alignment)) {
-    return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::Misaligned, "map memory", subject,
+    return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::Misaligned, "map memory", subject(),
                              "the alignment is not a power of two"));
   }
   if (options.alignment > kLargestMapping) return refuse("the alignment is too large");
   if (allows(options.protection, MemoryProtection::Execute)) {
-    return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::WritableExecutable, "map memory", subject,
+    return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::WritableExecutable, "map memory", subject(),
                              "fresh memory would have to be writable and executable")
                     .with_hint("use JitMemory for generated code, or protect() once it is written"));
   }
@@ -97,7 +97,7 @@ Result<MemoryOptions> check_options(const MemoryOptions& options, std::uint64_t 
     const auto address = reinterpret_cast<std::uintptr_t>(checked.fixed_address);
     if (address % (checked.alignment > page_size ? checked.alignment : page_size) != 0 ||
         address < checked.guard_before) {
-      return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::Misaligned, "map memory", subject,
+      return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::Misaligned, "map memory", subject(),
                                "the fixed address is not aligned, or has no room for the guard below"));
     }
   }

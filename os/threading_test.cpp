@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <thread>
 #include <vm_platform/threading.hpp>
 
@@ -45,6 +46,11 @@ TEST(ThreadingTest, BigAndLittle) {
   in_thread([] {
     const auto topology = read_topology();
     ASSERT_OK(topology);
+    // Where whoever started this knows the machine (tools/test-aarch64), it must be seen as it is.
+    if (const char* big_ones = std::getenv("VMP_TEST_PERFORMANCE")) {
+      EXPECT_EQ(topology->performance.to_string(), big_ones);
+      EXPECT_EQ(topology->efficiency.to_string(), std::getenv("VMP_TEST_EFFICIENCY"));
+    }
     const unsigned first = topology->allowed.list().front();
     ASSERT_OK(set_thread_cpu(first));
     ASSERT_OK(set_thread_affinity_big());

@@ -16,7 +16,7 @@ using testing::ElementsAre;
 using testing::Field;
 using testing::HasSubstr;
 
-const PciAddress kGpu = {0, 1, 0, 0}, kAudio = {0, 1, 0, 1}, kNvme = {0, 2, 0, 0};
+const PciAddress kGpu = {0, 1, 0, 0}, kNvme = {0, 2, 0, 0};
 
 class Plan : public testing::Test {
  protected:

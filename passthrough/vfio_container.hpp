@@ -3,8 +3,8 @@
 
 #include <map>
 
+#include <vm_platform/vfio.hpp>
 #include "passthrough/sysfs.hpp"
-#include "vm_platform/vfio.hpp"
 
 namespace vm_platform {
 

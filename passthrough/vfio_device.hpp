@@ -1,8 +1,8 @@
 // A device behind a VFIO device descriptor.
 #pragma once
 
+#include <vm_platform/vfio.hpp>
 #include "passthrough/sysfs.hpp"
-#include "vm_platform/vfio.hpp"
 
 namespace vm_platform {
 

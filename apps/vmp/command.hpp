@@ -28,5 +28,7 @@ void add_pci(CLI::App& app, Action& action);
 void add_iommu(CLI::App& app, Action& action);
 void add_passthrough(CLI::App& app, Action& action);
 void add_npu(CLI::App& app, Action& action);
+void add_sriov(CLI::App& app, Action& action);
+void add_gpu(CLI::App& app, Action& action);
 
 }  // namespace vm_platform::vmp

@@ -39,6 +39,8 @@ int run(int argc, char** argv) {
   add_iommu(app, action);
   add_passthrough(app, action);
   add_npu(app, action);
+  add_sriov(app, action);
+  add_gpu(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -1,53 +1,32 @@
 #include "engine/soft/classify.hpp"
 
+#include <array>
+
 #include "engine/soft/recode.hpp"
 
 namespace vm_platform::soft {
 namespace {
 
-/// Instruction sets whose members are copied, unless something below says otherwise.
+constexpr ZydisISASet kCopiedSets[] = {
+    ZYDIS_ISA_SET_I86,      ZYDIS_ISA_SET_I186,        ZYDIS_ISA_SET_I386,       ZYDIS_ISA_SET_I486,
+    ZYDIS_ISA_SET_I486REAL, ZYDIS_ISA_SET_PENTIUMREAL, ZYDIS_ISA_SET_PENTIUMMMX, ZYDIS_ISA_SET_PPRO,
+    ZYDIS_ISA_SET_CMOV,     ZYDIS_ISA_SET_FCMOV,       ZYDIS_ISA_SET_X87,        ZYDIS_ISA_SET_LAHF,
+    ZYDIS_ISA_SET_LONGMODE, ZYDIS_ISA_SET_CMPXCHG16B,  ZYDIS_ISA_SET_PAUSE,      ZYDIS_ISA_SET_SSE,
+    ZYDIS_ISA_SET_SSE2,     ZYDIS_ISA_SET_SSE2MMX,     ZYDIS_ISA_SET_SSE3,       ZYDIS_ISA_SET_SSE3X87,
+    ZYDIS_ISA_SET_SSSE3,    ZYDIS_ISA_SET_SSSE3MMX,    ZYDIS_ISA_SET_SSE4,       ZYDIS_ISA_SET_SSE42,
+    ZYDIS_ISA_SET_AES,      ZYDIS_ISA_SET_PCLMULQDQ,   ZYDIS_ISA_SET_POPCNT,     ZYDIS_ISA_SET_LZCNT,
+    ZYDIS_ISA_SET_MOVBE,    ZYDIS_ISA_SET_BMI1,        ZYDIS_ISA_SET_BMI2,       ZYDIS_ISA_SET_ADOX_ADCX,
+    ZYDIS_ISA_SET_SHA,      ZYDIS_ISA_SET_F16C,        ZYDIS_ISA_SET_FMA,        ZYDIS_ISA_SET_AVX,
+    ZYDIS_ISA_SET_AVXAES,   ZYDIS_ISA_SET_AVX2,
+};
+
 bool may_be_copied(ZydisISASet set) {
-  switch (set) {
-    case ZYDIS_ISA_SET_I86:
-    case ZYDIS_ISA_SET_I186:
-    case ZYDIS_ISA_SET_I386:
-    case ZYDIS_ISA_SET_I486:
-    case ZYDIS_ISA_SET_I486REAL:
-    case ZYDIS_ISA_SET_PENTIUMREAL:
-    case ZYDIS_ISA_SET_PENTIUMMMX:
-    case ZYDIS_ISA_SET_PPRO:
-    case ZYDIS_ISA_SET_CMOV:
-    case ZYDIS_ISA_SET_FCMOV:
-    case ZYDIS_ISA_SET_X87:
-    case ZYDIS_ISA_SET_LAHF:
-    case ZYDIS_ISA_SET_LONGMODE:
-    case ZYDIS_ISA_SET_CMPXCHG16B:
-    case ZYDIS_ISA_SET_PAUSE:
-    case ZYDIS_ISA_SET_SSE:
-    case ZYDIS_ISA_SET_SSE2:
-    case ZYDIS_ISA_SET_SSE2MMX:
-    case ZYDIS_ISA_SET_SSE3:
-    case ZYDIS_ISA_SET_SSE3X87:
-    case ZYDIS_ISA_SET_SSSE3:
-    case ZYDIS_ISA_SET_SSSE3MMX:
-    case ZYDIS_ISA_SET_SSE4:
-    case ZYDIS_ISA_SET_SSE42:
-    case ZYDIS_ISA_SET_AES:
-    case ZYDIS_ISA_SET_PCLMULQDQ:
-    case ZYDIS_ISA_SET_POPCNT:
-    case ZYDIS_ISA_SET_LZCNT:
-    case ZYDIS_ISA_SET_MOVBE:
-    case ZYDIS_ISA_SET_BMI1:
-    case ZYDIS_ISA_SET_BMI2:
-    case ZYDIS_ISA_SET_ADOX_ADCX:
-    case ZYDIS_ISA_SET_SHA:
-    case ZYDIS_ISA_SET_F16C:
-    case ZYDIS_ISA_SET_FMA:
-    case ZYDIS_ISA_SET_AVX:
-    case ZYDIS_ISA_SET_AVXAES:
-    case ZYDIS_ISA_SET_AVX2: return true;
-    default: return false;
-  }
+  static const auto table = [] {
+    std::array<bool, ZYDIS_ISA_SET_MAX_VALUE + 1> allowed{};
+    for (const ZydisISASet member : kCopiedSets) allowed[member] = true;
+    return allowed;
+  }();
+  return table[set];
 }
 
 bool refused_category(ZydisInstructionCategory category) {
@@ -170,6 +149,8 @@ bool is_bit_test(ZydisMnemonic mnemonic) {
 
 }  // namespace
 
+std::span<const ZydisISASet> copied_sets() { return kCopiedSets; }
+
 Treatment treatment_of(const Instruction& instruction) {
   const ZydisDecodedInstruction& info = instruction.info;
   switch (info.mnemonic) {
@@ -190,7 +171,11 @@ Treatment treatment_of(const Instruction& instruction) {
   }
   switch (info.meta.category) {
     case ZYDIS_CATEGORY_COND_BR:
-      return info.mnemonic == ZYDIS_MNEMONIC_XBEGIN ? Treatment::Execute : Treatment::Template;
+      // Not the instructions of transactions, nor the VEX forms of Knights Corner.
+      return info.mnemonic == ZYDIS_MNEMONIC_XBEGIN || info.mnemonic == ZYDIS_MNEMONIC_XEND ||
+                     info.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY
+                 ? Treatment::Execute
+                 : Treatment::Template;
     case ZYDIS_CATEGORY_UNCOND_BR:
     case ZYDIS_CATEGORY_CALL:
     case ZYDIS_CATEGORY_RET:

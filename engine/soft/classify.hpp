@@ -1,6 +1,8 @@
 // Which instructions the translator copies, which it has a template for, and which C++ describes.
 #pragma once
 
+#include <span>
+
 #include "engine/soft/instruction.hpp"
 
 namespace vm_platform::soft {
@@ -12,6 +14,9 @@ enum class Treatment : std::uint8_t {
   Execute,   ///< semantics.hpp describes it, or it is invalid.
 };
 Treatment treatment_of(const Instruction& instruction);
+
+/// The instruction sets whose members are copied, unless they are of a kind that cannot be (classify.cpp says which).
+std::span<const ZydisISASet> copied_sets();
 
 /// The state an instruction needs to be usable; what is missing decides between #NM and #UD.
 enum class FpuUse : std::uint8_t { None, X87, Wait, Mmx, Sse, Avx };

@@ -224,7 +224,10 @@ void SoftCpu::after_block(const Mode& mode) {
       commit_writes();
       on_execute(static_cast<std::uint32_t>(exit_value));
       return;
-    case ExitReason::Poll: rip = rip_of(exit_value, static_cast<std::uint32_t>(scratch[8]) >> kInfoRipShift); return;
+    case ExitReason::Poll:
+      rip = rip_of(exit_value, static_cast<std::uint32_t>(scratch[8]) >> kInfoRipShift);
+      check_interrupts_ = true;
+      return;
     case ExitReason::Checked:
       rip = rip_of(exit_value, static_cast<std::uint32_t>(scratch[8]) >> kInfoRipShift);
       retry_checked_ = true;

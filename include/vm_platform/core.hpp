@@ -38,6 +38,10 @@ class [[nodiscard]] VmError {
 
   /// From `errno` (or another OS error number); the code is chosen from it.
   static VmError from_os(int os_error, std::string operation, std::string subject);
+#ifdef _WIN32
+  /// From `GetLastError()`, which counts differently than `errno`.
+  static VmError from_last_error(unsigned long last_error, std::string operation, std::string subject);
+#endif
 
   /// The same error with advice attached; the advice should name a command or a value.
   VmError with_hint(std::string hint) &&;

@@ -63,9 +63,9 @@ struct PlatformPaths {
 
 /// Whether something can be used by this process, and why not.
 struct FeatureState {
-  bool present = false;  ///< The host has it.
-  bool usable = false;   ///< This process may use it.
-  std::string detail = {};    ///< Version, kind, or the reason why not.
+  bool present = false;     ///< The host has it.
+  bool usable = false;      ///< This process may use it.
+  std::string detail = {};  ///< Version, kind, or the reason why not.
 };
 
 /// Hardware virtualization, by having tried it.

@@ -200,7 +200,7 @@ class Grub {
       if (words.size() > 1) {
         const auto path = in_image(words[1]);
         if (!path || !files_.exists(*path)) return 1;
-        if (++files_read_ <= 256) source(*path);
+        if (++files_read_ <= 64) source(*path);
       }
       return 0;
     }

@@ -26,7 +26,7 @@ class Syslinux {
   };
 
   void read_file(const std::string& path, int depth) {
-    if (depth > kMaxConfigDepth || ++files_read_ > 256) return;
+    if (depth > kMaxConfigDepth || ++files_read_ > 64) return;
     const auto content = files_.read(path);
     if (!content) return;
     std::string_view rest = *content;

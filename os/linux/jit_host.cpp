@@ -109,7 +109,10 @@ Result<void> make_executable(std::byte* pages, std::uint64_t size) {
   return fail(memory_failure(MemoryCall::MapExecutable, errno, "mprotect r-x", describe_range("code", size, pages)));
 }
 
-Result<std::unique_ptr<Unwind>> Unwind::create(const JitMemory& /*memory*/, JitBlock /*block*/, JitFrame /*frame*/) {
+const std::uint64_t Unwind::kDescriptionSize = 0;
+
+Result<std::unique_ptr<Unwind>> Unwind::create(const JitMemory& /*memory*/, JitBlock /*block*/, JitFrame /*frame*/,
+                                               JitBlock /*description*/) {
   return fail(ErrorCode::Unsupported, "register unwind information", "generated code",
               "only Windows keeps such a table; on this host walk the frame pointers");
 }

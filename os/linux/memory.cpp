@@ -38,8 +38,8 @@ int to_prot(MemoryProtection protection) noexcept {
 }
 
 Result<Placement> place(const PlaceRequest& request) {
-  const std::string subject = describe_range(request.name, request.size, request.fixed);
-  const auto map_failed = [&](int error) {
+  const auto map_failed = [&](int error, std::uint64_t extra = 0) {
+    const std::string subject = describe_range(request.name, request.size, request.fixed);
     return fail(memory_failure(
         allows(request.protection, MemoryProtection::Execute) ? MemoryCall::MapExecutable : MemoryCall::Map, error,
         "mmap", subject, request.size));
@@ -66,7 +66,7 @@ Result<Placement> place(const PlaceRequest& request) {
       request.fixed != nullptr ? static_cast<std::byte*>(request.fixed) - request.guard_before : request.hint;
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (request.fixed != nullptr ? MAP_FIXED_NOREPLACE : 0);
   void* address = ::mmap(wanted, total + slack, PROT_NONE, flags, -1, 0);
-  if (address == MAP_FAILED) return map_failed(errno);
+  if (address == MAP_FAILED) return map_failed(errno, total + slack - request.size);
   auto* reserved = static_cast<std::byte*>(address);
   if (request.fixed != nullptr && address != wanted) {
     ::munmap(address, total);

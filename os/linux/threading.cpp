@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <vm_platform/threading.hpp>
@@ -22,8 +23,9 @@ Result<CpuSet> affinity_of(pid_t thread) {
     if (bytes < 0 && errno == EINVAL) continue;  // too small
     if (bytes < 0) break;
     CpuSet set;
-    for (unsigned cpu = 0; cpu < static_cast<unsigned>(bytes) * 8; ++cpu)
-      if ((mask[cpu / 64] >> (cpu % 64) & 1) != 0) set.add(cpu);
+    for (unsigned word = 0; word < static_cast<unsigned>(bytes) / 8; ++word)
+      for (std::uint64_t bits = mask[word]; bits != 0; bits &= bits - 1)
+        set.add(word * 64 + static_cast<unsigned>(std::countr_zero(bits)));
     return set;
   }
   return fail(VmError::from_os(errno, "sched_getaffinity", "this thread"));

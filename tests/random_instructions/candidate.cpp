@@ -130,26 +130,6 @@ bool allowed_register(ZydisRegister reg) {
   }
 }
 
-bool allowed(const Candidate& c, bool strings) {
-  if (!allowed_set(c.info.meta.isa_set) || !allowed_category(c.info.meta.category, strings) ||
-      !allowed_mnemonic(c.info.mnemonic))
-    return false;
-  // PREFETCHW with a register operand: #UD on AMD, no operation on Intel.
-  if (c.info.opcode_map == ZYDIS_OPCODE_MAP_0F && c.info.opcode == 0x0d && c.info.raw.modrm.mod == 3) return false;
-  // Zydis 4.0 sees a base register here where the CPU takes a displacement alone; the target would be missed.
-  if (c.info.address_width == 32 && (c.info.attributes & ZYDIS_ATTRIB_HAS_SIB) != 0 && c.info.raw.modrm.mod == 0 &&
-      c.info.raw.sib.base == 5)
-    return false;
-  for (unsigned i = 0; i < c.info.operand_count; ++i) {
-    const ZydisDecodedOperand& operand = c.operands[i];
-    if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER && !allowed_register(operand.reg.value)) return false;
-    if (operand.type == ZYDIS_OPERAND_TYPE_POINTER) return false;
-    // FS is the host's thread pointer.
-    if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY && operand.mem.segment == ZYDIS_REGISTER_FS) return false;
-  }
-  return true;
-}
-
 std::vector<std::uint8_t> random_encoding(Random& random) {
   std::vector<std::uint8_t> b;
   const auto put = [&](unsigned byte) { b.push_back(static_cast<std::uint8_t>(byte)); };
@@ -194,13 +174,33 @@ std::vector<std::uint8_t> random_encoding(Random& random) {
 
 }  // namespace
 
+bool is_allowed(const Candidate& c, bool strings) {
+  if (!allowed_set(c.info.meta.isa_set) || !allowed_category(c.info.meta.category, strings) ||
+      !allowed_mnemonic(c.info.mnemonic))
+    return false;
+  // PREFETCHW with a register operand: #UD on AMD, no operation on Intel.
+  if (c.info.opcode_map == ZYDIS_OPCODE_MAP_0F && c.info.opcode == 0x0d && c.info.raw.modrm.mod == 3) return false;
+  // Zydis 4.0 sees a base register here where the CPU takes a displacement alone; the target would be missed.
+  if (c.info.address_width == 32 && (c.info.attributes & ZYDIS_ATTRIB_HAS_SIB) != 0 && c.info.raw.modrm.mod == 0 &&
+      c.info.raw.sib.base == 5)
+    return false;
+  for (unsigned i = 0; i < c.info.operand_count; ++i) {
+    const ZydisDecodedOperand& operand = c.operands[i];
+    if (operand.type == ZYDIS_OPERAND_TYPE_REGISTER && !allowed_register(operand.reg.value)) return false;
+    if (operand.type == ZYDIS_OPERAND_TYPE_POINTER) return false;
+    // FS is the host's thread pointer.
+    if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY && operand.mem.segment == ZYDIS_REGISTER_FS) return false;
+  }
+  return true;
+}
+
 Candidate random_candidate(Random& random, bool strings) {
   for (;;) {
     Candidate c;
     c.bytes = random_encoding(random);
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder(), c.bytes.data(), c.bytes.size(), &c.info, c.operands.data())))
       continue;
-    if (!allowed(c, strings)) continue;
+    if (!is_allowed(c, strings)) continue;
     c.bytes.resize(c.info.length);
     return c;
   }

@@ -17,6 +17,9 @@ struct Candidate {
   std::vector<std::uint8_t> bytes;
 };
 
+/// Whether the generator may take it: deterministic, in user mode, and on the list of instruction sets.
+bool is_allowed(const Candidate& candidate, bool strings);
+
 /// Tries until one is allowed.
 Candidate random_candidate(Random& random, bool strings);
 

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "engine/soft/semantics/control.hpp"
+#include "engine/soft/semantics/cpuid.hpp"
 #include "engine/soft/semantics/dispatch.hpp"
 #include "engine/soft/semantics/operands.hpp"
 
@@ -16,14 +17,9 @@ namespace {
 
 constexpr std::uint32_t bit(unsigned number) { return std::uint32_t{1} << number; }
 
-template <typename... Numbers>
-constexpr std::uint32_t bits(Numbers... numbers) {
-  return (std::uint32_t{0} | ... | bit(static_cast<unsigned>(numbers)));
-}
-
 /// What of the host's features can be passed on.
 struct Host {
-  std::uint32_t leaf1_ecx = 0, leaf7_ebx = 0, leaf7_ecx = 0, leaf7_edx = 0, extended_ecx = 0;
+  std::uint32_t leaf1_ecx = 0, leaf7_ebx = 0, leaf7_edx = 0, extended_ecx = 0;
   bool xsave = false, avx = false;
 
   Host() {
@@ -38,14 +34,18 @@ struct Host {
     }
     if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0) {
       leaf7_ebx = ebx;
-      leaf7_ecx = ecx;
       leaf7_edx = edx;
     }
     if (__get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) != 0) extended_ecx = ecx;
-    if (!avx) {  // what uses YMM registers or the VEX encoding
-      leaf1_ecx &= ~bits(12, 28, 29);
-      leaf7_ebx &= ~bits(3, 5, 8);
-    }
+  }
+
+  /// Whether the host's CPU has what this bit of the same leaf says.
+  [[nodiscard]] bool has(const CpuidFeature& feature) const {
+    const std::uint32_t word = feature.leaf == 1                              ? leaf1_ecx
+                               : feature.leaf != 7                            ? extended_ecx
+                               : feature.where == CpuidFeature::Register::Ebx ? leaf7_ebx
+                                                                              : leaf7_edx;
+    return (word & bit(feature.number)) != 0;
   }
 };
 
@@ -57,8 +57,128 @@ const Host& host() {
 constexpr std::uint32_t kSignature = 0x00a10f11;  // family 19h, model 11h, stepping 1
 constexpr std::uint32_t kFirstExtended = 0x80000000, kLastExtended = 0x80000021, kLastBasic = 0x16;
 constexpr std::uint32_t kHypervisor = 0x40000000, kLastHypervisor = 0x40000010;
-// FPU DE PSE TSC MSR PAE CX8 APIC MTRR PGE CMOV PAT PSE36 MMX FXSR: the same bits in 1 and 80000001h
-constexpr std::uint32_t kCommonEdx = bits(0, 2, 3, 4, 5, 6, 8, 9, 12, 13, 15, 16, 17, 23, 24);
+using enum CpuidFeature::Register;
+using enum CpuidFeature::Given;
+constexpr CpuidFeature kFeatures[] = {
+    {0x1, Ecx, 0, HostHas, "SSE3"},
+    {0x1, Ecx, 1, HostHas, "PCLMULQDQ"},
+    {0x1, Ecx, 9, HostHas, "SSSE3"},
+    {0x1, Ecx, 12, HostHasYmm, "FMA"},
+    {0x1, Ecx, 13, HostHas, "CMPXCHG16B"},
+    {0x1, Ecx, 17, Always, "PCID"},
+    {0x1, Ecx, 19, HostHas, "SSE4.1"},
+    {0x1, Ecx, 20, HostHas, "SSE4.2"},
+    {0x1, Ecx, 21, Always, "x2APIC"},
+    {0x1, Ecx, 22, HostHas, "MOVBE"},
+    {0x1, Ecx, 23, HostHas, "POPCNT"},
+    {0x1, Ecx, 24, Always, "TSC deadline"},
+    {0x1, Ecx, 25, HostHas, "AES"},
+    {0x1, Ecx, 26, HostHas, "XSAVE"},
+    {0x1, Ecx, 27, Osxsave, "OSXSAVE"},
+    {0x1, Ecx, 28, HostHasYmm, "AVX"},
+    {0x1, Ecx, 29, HostHasYmm, "F16C"},
+    {0x1, Ecx, 30, HostHas, "RDRAND"},
+    {0x1, Ecx, 31, Always, "hypervisor present"},
+    {0x1, Edx, 0, Always, "FPU"},
+    {0x1, Edx, 2, Always, "DE"},
+    {0x1, Edx, 3, Always, "PSE"},
+    {0x1, Edx, 4, Always, "TSC"},
+    {0x1, Edx, 5, Always, "MSR"},
+    {0x1, Edx, 6, Always, "PAE"},
+    {0x1, Edx, 8, Always, "CMPXCHG8B"},
+    {0x1, Edx, 9, Always, "APIC"},
+    {0x1, Edx, 11, Always, "SYSENTER"},
+    {0x1, Edx, 12, Always, "MTRR"},
+    {0x1, Edx, 13, Always, "PGE"},
+    {0x1, Edx, 15, Always, "CMOV"},
+    {0x1, Edx, 16, Always, "PAT"},
+    {0x1, Edx, 17, Always, "PSE-36"},
+    {0x1, Edx, 19, Always, "CLFLUSH"},
+    {0x1, Edx, 23, Always, "MMX"},
+    {0x1, Edx, 24, Always, "FXSR"},
+    {0x1, Edx, 25, Always, "SSE"},
+    {0x1, Edx, 26, Always, "SSE2"},
+    {0x1, Edx, 28, Several, "HTT"},
+    {0x7, Ebx, 0, Always, "FSGSBASE"},
+    {0x7, Ebx, 1, Always, "TSC_ADJUST"},
+    {0x7, Ebx, 3, HostHasYmm, "BMI1"},
+    {0x7, Ebx, 5, HostHasYmm, "AVX2"},
+    {0x7, Ebx, 7, Always, "SMEP"},
+    {0x7, Ebx, 8, HostHasYmm, "BMI2"},
+    {0x7, Ebx, 9, HostHas, "ERMS"},
+    {0x7, Ebx, 10, HostHas, "INVPCID"},
+    {0x7, Ebx, 18, HostHas, "RDSEED"},
+    {0x7, Ebx, 19, HostHas, "ADX"},
+    {0x7, Ebx, 20, Always, "SMAP"},
+    {0x7, Ebx, 23, HostHas, "CLFLUSHOPT"},
+    {0x7, Ebx, 29, HostHas, "SHA"},
+    {0x7, Ecx, 2, Always, "UMIP"},
+    {0x7, Ecx, 22, Always, "RDPID"},
+    {0x7, Edx, 4, HostHas, "FSRM"},
+    {0x80000001, Ecx, 0, HostHas, "LAHF in 64-bit mode"},
+    {0x80000001, Ecx, 1, Several, "CmpLegacy"},
+    {0x80000001, Ecx, 5, HostHas, "LZCNT"},
+    {0x80000001, Ecx, 8, HostHas, "PREFETCHW"},
+    {0x80000001, Ecx, 22, Always, "topology extensions"},
+    {0x80000001, Edx, 0, Always, "FPU"},
+    {0x80000001, Edx, 2, Always, "DE"},
+    {0x80000001, Edx, 3, Always, "PSE"},
+    {0x80000001, Edx, 4, Always, "TSC"},
+    {0x80000001, Edx, 5, Always, "MSR"},
+    {0x80000001, Edx, 6, Always, "PAE"},
+    {0x80000001, Edx, 8, Always, "CMPXCHG8B"},
+    {0x80000001, Edx, 9, Always, "APIC"},
+    {0x80000001, Edx, 11, Always, "SYSCALL"},
+    {0x80000001, Edx, 12, Always, "MTRR"},
+    {0x80000001, Edx, 13, Always, "PGE"},
+    {0x80000001, Edx, 15, Always, "CMOV"},
+    {0x80000001, Edx, 16, Always, "PAT"},
+    {0x80000001, Edx, 17, Always, "PSE-36"},
+    {0x80000001, Edx, 20, Always, "NX"},
+    {0x80000001, Edx, 22, Always, "MMXEXT"},
+    {0x80000001, Edx, 23, Always, "MMX"},
+    {0x80000001, Edx, 24, Always, "FXSR"},
+    {0x80000001, Edx, 26, Always, "1 GiB pages"},
+    {0x80000001, Edx, 27, Always, "RDTSCP"},
+    {0x80000001, Edx, 29, Always, "long mode"},
+    {0x80000007, Edx, 8, Always, "invariant TSC"},
+    {0x80000008, Ebx, 2, Always, "error pointers always saved"},
+    {0x80000008, Ebx, 26, Always, "SSB_NO"},
+    {0x80000008, Ebx, 29, Always, "BTC_NO"},
+    {0x80000021, Eax, 0, Always, "NoNestedDataBp"},
+    {0x80000021, Eax, 2, Always, "LFENCE serializes"},
+    {0x80000021, Eax, 6, Always, "null selector clears base"},
+    {0x80000021, Eax, 8, Always, "automatic IBRS"},
+    {0x80000021, Eax, 29, Always, "SRSO_NO"},
+    {0x80000021, Ecx, 1, Always, "TSA_SQ_NO"},
+    {0x80000021, Ecx, 2, Always, "TSA_L1_NO"},
+    {0x40000001, Eax, 1, Always, "no I/O delay"},
+    {0x40000001, Eax, 3, Always, "kvmclock"},
+    {0x40000001, Eax, 24, Always, "kvmclock stable"},
+    {0x6, Eax, 2, Always, "APIC timer never stops"},
+};
+
+bool is_given(const Cpu& cpu, const CpuidFeature& feature) {
+  switch (feature.given) {
+    case Always: return true;
+    case HostHas: return host().has(feature);
+    case HostHasYmm: return host().avx && host().has(feature);
+    case Several: return cpu.options.cpus > 1;
+    case Osxsave: return (cpu.cr4 & cr4::kOsxsave) != 0;
+  }
+  return false;
+}
+
+/// A leaf as far as it is made of feature bits.
+CpuidResult feature_bits(const Cpu& cpu, std::uint32_t leaf) {
+  CpuidResult result{};
+  for (const CpuidFeature& feature : kFeatures) {
+    if (feature.leaf != leaf || !is_given(cpu, feature)) continue;
+    std::uint32_t* const registers[] = {&result.eax, &result.ebx, &result.ecx, &result.edx};
+    *registers[static_cast<unsigned>(feature.where)] |= bit(feature.number);
+  }
+  return result;
+}
 
 CpuidResult vendor(std::uint32_t last, const char (&name)[13]) {
   std::uint32_t words[3];
@@ -70,23 +190,11 @@ CpuidResult vendor(std::uint32_t last, const char (&name)[13]) {
 std::uint32_t id_bits(const Cpu& cpu) { return static_cast<std::uint32_t>(std::bit_width(cpu.options.cpus - 1)); }
 
 CpuidResult features(const Cpu& cpu) {
-  const std::uint32_t cpus = cpu.options.cpus;
-  // SSE3 PCLMUL SSSE3 FMA CX16 SSE4.1 SSE4.2 MOVBE POPCNT AES XSAVE AVX F16C RDRAND
-  std::uint32_t ecx = host().leaf1_ecx & bits(0, 1, 9, 12, 13, 19, 20, 22, 23, 25, 26, 28, 29, 30);
-  ecx |= bits(17, 21, 24, 31);  // PCID, x2APIC, TSC deadline, hypervisor
-  if ((cpu.cr4 & cr4::kOsxsave) != 0) ecx |= bit(27);
-  const std::uint32_t edx = kCommonEdx | bits(11, 19, 25, 26) | (cpus > 1 ? bit(28) : 0);  // SEP CLFSH SSE SSE2 HTT
   const std::uint32_t logical = std::uint32_t{1} << id_bits(cpu);
-  return {kSignature, cpu.index << 24 | (logical & 0xff) << 16 | 8 << 8, ecx, edx};
-}
-
-CpuidResult extended_features(std::uint32_t subleaf) {
-  if (subleaf != 0) return {};
-  // BMI1 AVX2 BMI2 ERMS INVPCID RDSEED ADX CLFLUSHOPT SHA
-  std::uint32_t ebx = host().leaf7_ebx & bits(3, 5, 8, 9, 10, 18, 19, 23, 29);
-  ebx |= bits(0, 1, 7, 20);                         // FSGSBASE, TSC_ADJUST, SMEP, SMAP
-  const std::uint32_t ecx = bits(2, 22);            // UMIP, RDPID
-  return {0, ebx, ecx, host().leaf7_edx & bit(4)};  // FSRM
+  CpuidResult result = feature_bits(cpu, 1);
+  result.eax = kSignature;
+  result.ebx = cpu.index << 24 | (logical & 0xff) << 16 | 8 << 8;
+  return result;
 }
 
 /// Cache levels; AMD's leaf 8000001Dh has the same format as leaf 4.
@@ -136,8 +244,8 @@ CpuidResult hypervisor_leaf(const Cpu& cpu, std::uint32_t leaf) {
       const CpuidResult name = vendor(kLastHypervisor, "KVMKVMKVM\0\0\0");
       return {name.eax, name.ebx, name.edx, name.ecx};  // in the order EBX, ECX, EDX here
     }
-    case 0x40000001: return {bits(1, 3, 24), 0, 0, 0};  // no I/O delay, kvmclock at 4B564D00h, stable on all CPUs
-    case 0x40000010:                                    // kHz of the TSC and of the APIC timer's bus
+    case 0x40000001: return feature_bits(cpu, leaf);  // kvmclock at 4B564D00h
+    case 0x40000010:                                  // kHz of the TSC and of the APIC timer's bus
       return {static_cast<std::uint32_t>(cpu.environment.tsc.frequency_hz / 1000), 1'000'000, 0, 0};
     default: return {};
   }
@@ -147,26 +255,25 @@ CpuidResult extended_leaf(const Cpu& cpu, std::uint32_t leaf, std::uint32_t subl
   switch (leaf) {
     case 0x80000000: return vendor(kLastExtended, "AuthenticAMD");
     case 0x80000001: {
-      // LAHF, LZCNT and PREFETCHW of the host; topology extensions
-      std::uint32_t ecx = (host().extended_ecx & bits(0, 5, 8)) | bit(22);
-      if (cpu.options.cpus > 1) ecx |= bit(1);
-      // SYSCALL NX MMXEXT 1G-pages RDTSCP LM
-      return {kSignature, 0, ecx, kCommonEdx | bits(11, 20, 22, 26, 27, 29)};
+      CpuidResult result = feature_bits(cpu, leaf);
+      result.eax = kSignature;
+      return result;
     }
     case 0x80000002:
     case 0x80000003:
     case 0x80000004: return brand(leaf);
     case 0x80000005: return {0xff40ff40, 0xff40ff40, 0x20080140, 0x20080140};
     case 0x80000006: return {0x5c002200, 0x6c004200, 0x02006140, 0x01009140};
-    case 0x80000007: return {0, 0, 0, bit(8)};  // invariant TSC
-    case 0x80000008:
-      // XSAVE saves error pointers always; BTC_NO, SSB_NO
-      return {48 << 8 | kPhysicalAddressBits, bits(2, 26, 29), (cpu.options.cpus - 1) | id_bits(cpu) << 12, 0};
+    case 0x80000007:
+    case 0x80000021: return feature_bits(cpu, leaf);
+    case 0x80000008: {
+      CpuidResult result = feature_bits(cpu, leaf);
+      result.eax = 48 << 8 | kPhysicalAddressBits;
+      result.ecx = (cpu.options.cpus - 1) | id_bits(cpu) << 12;
+      return result;
+    }
     case 0x8000001d: return caches(cpu, subleaf);
     case 0x8000001e: return {cpu.index, cpu.index & 0xff, 0, 0};
-    case 0x80000021:
-      // LFENCE serializes, null selectors clear the base, automatic IBRS, SRSO_NO; TSA_SQ_NO, TSA_L1_NO
-      return {bits(0, 2, 6, 8, 29), 0, bits(1, 2), 0};
     default: return {};
   }
 }
@@ -184,6 +291,8 @@ constexpr Row kRows[] = {{ZYDIS_MNEMONIC_CPUID, cpuid_instruction}};
 
 }  // namespace
 
+std::span<const CpuidFeature> cpuid_features() { return kFeatures; }
+
 bool offers_xsave(const Cpu&) { return host().xsave; }
 std::uint64_t offered_xcr0() { return host().avx ? 7 : 3; }
 bool offers_invpcid() { return (host().leaf7_ebx & bit(10)) != 0; }
@@ -197,8 +306,8 @@ CpuidResult cpuid(const Cpu& cpu, std::uint32_t leaf, std::uint32_t subleaf) {
     case 0: return vendor(kLastBasic, "AuthenticAMD");
     case 1: return features(cpu);
     case 4: return caches(cpu, subleaf);
-    case 6: return {bit(2), 0, 0, 0};  // the APIC timer never stops
-    case 7: return extended_features(subleaf);
+    case 6: return feature_bits(cpu, leaf);
+    case 7: return subleaf == 0 ? feature_bits(cpu, leaf) : CpuidResult{};
     case 0xb: return topology(cpu, subleaf);
     case 0xd: return save_areas(cpu, subleaf);
     case 0x16: {

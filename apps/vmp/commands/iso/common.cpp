@@ -6,8 +6,8 @@
 #include <unistd.h>
 #endif
 
+#include <algorithm>
 #include <cerrno>
-#include <charconv>
 
 namespace vm_platform::vmp::iso {
 
@@ -50,20 +50,27 @@ long write_some(const char* data, std::size_t size) { return ::write(kStandardOu
 constexpr char kHex[] = "0123456789abcdef";
 }  // namespace
 
-Output::Output() : terminal_(is_terminal()) { buffer_.reserve(kSize + 4096); }
+Output::Output() : buffer_(std::make_unique_for_overwrite<char[]>(kSize)), terminal_(is_terminal()) {}
 
-void Output::put(std::string_view text) {
-  buffer_.append(text);
-  if (buffer_.size() >= kSize) flush();
+void Output::put_large(std::string_view text) {
+  while (!text.empty()) {
+    if (room() == 0) flush();
+    const std::size_t size = std::min(room(), text.size());
+    std::memcpy(buffer_.get() + used_, text.data(), size);
+    used_ += size;
+    text.remove_prefix(size);
+  }
 }
-void Output::put(char c) { buffer_ += c; }
 
 void Output::number(std::uint64_t value, unsigned width) {
-  char digits[20];
-  const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
-  const auto size = static_cast<unsigned>(end - digits);
-  if (size < width) buffer_.append(width - size, ' ');
-  buffer_.append(digits, size);
+  char digits[32];
+  char* at = digits + sizeof digits;
+  do {
+    *--at = static_cast<char>('0' + value % 10);
+    value /= 10;
+  } while (value != 0);
+  while (digits + sizeof digits - at < static_cast<std::ptrdiff_t>(width) && at > digits) *--at = ' ';
+  put(std::string_view(at, static_cast<std::size_t>(digits + sizeof digits - at)));
 }
 
 void Output::name(std::string_view text) {
@@ -96,7 +103,6 @@ void Output::json(std::string_view text) {
     }
   }
   put('"');
-  if (buffer_.size() >= kSize) flush();
 }
 
 void Output::two(unsigned value) {
@@ -130,11 +136,17 @@ void Output::date(const IsoTime& time, char separator) {
     std::copy(text, text + 10, cached_date_);
     cached_day_ = day;
   }
-  put(std::string_view(cached_date_, 10));
-  put(separator);
-  two(static_cast<unsigned>(second / 3600));
-  put(':');
-  two(static_cast<unsigned>(second / 60 % 60));
+  const auto digits = [](unsigned v, char* to) {
+    to[0] = static_cast<char>('0' + v / 10);
+    to[1] = static_cast<char>('0' + v % 10);
+  };
+  char text[16];
+  std::memcpy(text, cached_date_, 10);
+  text[10] = separator;
+  digits(static_cast<unsigned>(second / 3600), text + 11);
+  text[13] = ':';
+  digits(static_cast<unsigned>(second / 60 % 60), text + 14);
+  put(std::string_view(text, sizeof text));
   if (separator == 'T') {
     put(':');
     two(static_cast<unsigned>(second % 60));
@@ -162,8 +174,8 @@ void Output::json_time(const IsoTime& time) {
 }
 
 void Output::flush() {
-  const char* at = buffer_.data();
-  std::size_t left = failed_ ? 0 : buffer_.size();
+  const char* at = buffer_.get();
+  std::size_t left = failed_ ? 0 : used_;
   while (left > 0) {
     const long put = write_some(at, left);
     if (put < 0 && errno == EINTR) continue;
@@ -174,7 +186,7 @@ void Output::flush() {
     at += put;
     left -= static_cast<std::size_t>(put);
   }
-  buffer_.clear();
+  used_ = 0;
 }
 
 void put_mode(Output& out, const IsoEntry& entry) {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vm_platform/iso.hpp>
@@ -29,9 +31,16 @@ class Output {
   Output& operator=(const Output&) = delete;
   ~Output() { flush(); }
 
-  void put(std::string_view text);
-  void put(char c);
-  /// Right-aligned in `width`.
+  void put(std::string_view text) {
+    if (text.size() > room()) return put_large(text);
+    std::memcpy(buffer_.get() + used_, text.data(), text.size());
+    used_ += text.size();
+  }
+  void put(char c) {
+    if (room() == 0) flush();
+    buffer_[used_++] = c;
+  }
+  /// Right-aligned in `width`, at most 32.
   void number(std::uint64_t value, unsigned width = 0);
   /// A name as it can be shown: on a terminal control characters are escaped, so that no image drives the terminal.
   void name(std::string_view text);
@@ -46,10 +55,13 @@ class Output {
   [[nodiscard]] bool on_terminal() const { return terminal_; }
 
  private:
+  [[nodiscard]] std::size_t room() const { return kSize - used_; }
+  void put_large(std::string_view text);
   void date(const IsoTime& time, char separator);
   void two(unsigned value);
   static constexpr std::size_t kSize = 64 * 1024;
-  std::string buffer_;
+  std::unique_ptr<char[]> buffer_;
+  std::size_t used_ = 0;
   bool terminal_, failed_ = false;
   std::int64_t cached_day_ = INT64_MIN;  ///< Most neighbours in a list are of the same day.
   char cached_date_[10] = {};

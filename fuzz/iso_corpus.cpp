@@ -1,0 +1,64 @@
+// Writes seeds for the ISO fuzz targets: DIR/images and DIR/configs.
+#include <filesystem>
+#include <fstream>
+
+#include "iso/testing/test_image.hpp"
+
+namespace fs = std::filesystem;
+using namespace vm_platform::iso::testing;
+
+namespace {
+void write(const fs::path& path, std::string_view content) {
+  fs::create_directories(path.parent_path());
+  std::ofstream(path, std::ios::binary) << content;
+}
+}  // namespace
+
+int main(int argc, char** argv) {
+  const fs::path dir = argc > 1 ? argv[1] : ".";
+  {
+    TestImage image;
+    const auto file = image.add_file("content"), area = image.add_file(nm("rest") + px(0100644));
+    const std::string packed = std::string("\x37\xE4\x53\x96\xC9\xDB\xD6\x07", 8) + le32(3) + "\x04\x0F" +
+                               std::string(2, '\0') + le32(24) + le32(35) +
+                               std::string("\x78\x9C\x4B\x4C\x4A\x06\x00\x02\x4D\x01\x27", 11);
+    const auto z = image.add_file(packed);
+    const auto sub = image.add_directory({{"F.;1", file, 7, 0, nm("f")}});
+    const auto root =
+        image.add_directory({{"A.;1", file, 7, 0, nm("a", 1) + ce(area, 0, 45)},
+                             {"L.;1", 0, 0, 0, px(0120777) + nm("l") + sl(sl_component("", 8) + sl_component("a"))},
+                             {"S", sub, 2048, 2, px(0040755) + nm("s")},
+                             {"C.;1", 0, 0, 0, nm("c") + field("CL", both32(sub))},
+                             {"M.;1", file, 2048, 0x80},
+                             {"M.;1", file, 7},
+                             {"T.;1", 0, 0, 0, nm("t") + field("TF", "\x0E" + std::string(21, '\x01'))},
+                             {"D.;1", 0, 0, 0, px(0020600) + nm("d") + field("PN", both32(4) + both32(1))},
+                             {"Z.;1", z, 35, 0, nm("z") + zf(3)}},
+                            sp() + er() + px(0040755));
+    image.add_primary(root, image.directory_size());
+    const auto joliet = image.add_directory({{utf16be(u"\U0001F4BF name"), file, 7}, {utf16be(u"dir"), sub, 2048, 2}});
+    image.add_joliet(joliet, image.directory_size());
+    std::string catalog(2048, '\0');
+    catalog.replace(0, 1, "\x01");
+    catalog.replace(30, 2, "\x55\xAA");
+    catalog[32] = '\x88';
+    catalog.replace(64, 2, "\x91\xEF");
+    catalog[66] = 1;
+    catalog[96] = '\x88';
+    const auto boot = image.add_file(catalog);
+    image.add_boot_record(boot);
+    image.add_terminator();
+    write(dir / "images/rich.iso", std::string_view(image.raw().data(), image.raw().size()));
+    const std::vector<char> raw = image.as_raw_sectors(1);
+    write(dir / "images/raw.bin", std::string_view(raw.data(), raw.size()));
+  }
+  write(dir / "configs/isolinux.cfg",
+        "default b\nui vesamenu.c32\nlabel a\n menu label ^A\n kernel vmlinuz\n append initrd=i quiet\nmenu begin "
+        "x\nlabel b\n linux k\n initrd i\nmenu end\ninclude other.cfg\n");
+  write(dir / "configs/grub.cfg",
+        "set default=\"1>b\"\nif [ \"$a\" = b -o -f /x ]; then set x=${y}; else true; fi\nfunction f { linux /k $x; }\n"
+        "for i in 1 2; do menuentry \"e $i\" --id b { search --set=root --file /x; f; initrd /i }; done\n"
+        "submenu s { menuentry t { loopback loop /x.iso; linux (loop)/k } }\nsource $prefix/o.cfg\n");
+  write(dir / "configs/loader.conf", "default a*\ntitle T\nlinux /k\ninitrd /i\noptions o\nefi /e\n");
+  return 0;
+}

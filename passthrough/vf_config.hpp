@@ -1,0 +1,17 @@
+// Virtual function settings as text, for differences and messages.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+#include <vm_platform/sriov.hpp>
+
+namespace vm_platform {
+
+struct VfDifference {
+  std::string name, wanted, actual;
+};
+/// The settings of `wanted` that `actual` does not have.
+[[nodiscard]] std::vector<VfDifference> compare(const VfConfig& wanted, const VfConfig& actual);
+
+}  // namespace vm_platform

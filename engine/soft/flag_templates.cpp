@@ -1,4 +1,4 @@
-// CLI, STI, PUSHF and POPF of a 64-bit kernel, which uses them for every lock it takes.
+// CLI, STI, PUSHF, POPF and SWAPGS of a 64-bit kernel, which uses them for every lock it takes and every way in.
 #include "engine/soft/classify.hpp"
 #include "engine/soft/translator.hpp"
 
@@ -35,6 +35,15 @@ void Translator::emit_interrupt_window() {
   out_->load(hRcx, offsetof(CpuContext, interrupt_waiting));
   out_->skip_if_rcx_zero(5);
   stubs_.push_back({Stub::Kind::Poll, out_->jump(), length_ << kInfoRipShift});
+}
+
+void Translator::emit_swapgs() {
+  constexpr auto kBase =
+      static_cast<std::uint32_t>(offsetof(CpuContext, segments) + sizeof(Segment) * kGs + offsetof(Segment, base));
+  out_->load(hRcx, kBase);
+  out_->load(hR10, offsetof(CpuContext, kernel_gs_base));
+  out_->store(kBase, hR10);
+  out_->store(offsetof(CpuContext, kernel_gs_base), hRcx);
 }
 
 void Translator::emit_push_flags() {

@@ -127,6 +127,7 @@ Translator::Flow Translator::emit(const Instruction& instruction) {
         emit_interrupt_flag(true);
         interrupt_window_in_ = 2;
         return Flow::Continue;
+      case ZYDIS_MNEMONIC_SWAPGS: emit_swapgs(); return Flow::Continue;
       case ZYDIS_MNEMONIC_PUSHFQ: emit_push_flags(); return Flow::Continue;
       case ZYDIS_MNEMONIC_POPFQ: emit_pop_flags(instruction); return Flow::Continue;
       default: break;

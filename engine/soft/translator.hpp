@@ -77,6 +77,7 @@ class Translator {
   // flag_templates.cpp
   [[nodiscard]] bool can_inline_sti(const Instruction& instruction) const;
   void emit_interrupt_flag(bool set);
+  void emit_swapgs();
   void emit_push_flags();
   void emit_pop_flags(const Instruction& instruction);
   /// Leaves at the next instruction if an interrupt waits for IF.

@@ -62,6 +62,8 @@ void for_each_item(Visit visit) {
 }
 
 void run_items(const Settings& s) {
+  // A guest that has just booted still has work of its own; an engine warms up.
+  for (const double begin = now_ns(); now_ns() - begin < 500e6;) integer_items()[0].run(10000);
   for_each_item([&](const Item& item) {
     if (!s.only.empty() && s.only != item.name) return;
     std::printf("item %s %s %.3f\n", item.class_name, item.name, measure(item, s.ms));

@@ -133,8 +133,6 @@ Result<DirtyTracker> DirtyTracker::start(MappedMemory& memory, const DirtyTracki
         method == DirtyMethod::ProtectFault ? start_protect_fault(memory) : start_dirty_backend(method, memory);
     if (backend) {
       tracker.backend_ = std::move(*backend);
-      tracker.backend_->size = memory.size();
-      tracker.backend_->page_size = memory.page_size();
       return tracker;
     }
     tracker.reason_ +=

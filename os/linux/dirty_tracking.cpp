@@ -104,6 +104,8 @@ class SoftDirty : public DirtyTracker::Backend {
     if (in_use().exchange(true))
       return fail(ErrorCode::Busy, "clear soft-dirty bits", "this process", "another tracker uses them");
     auto made = std::make_unique<SoftDirty>(memory);
+    made->size = memory.size();
+    made->page_size = memory.page_size();
     made->pagemap_ = Descriptor(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
     made->clear_refs_ = Descriptor(::open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC));
     if (!made->pagemap_ || !made->clear_refs_) return fail(VmError::from_os(errno, "open", "/proc/self/clear_refs"));

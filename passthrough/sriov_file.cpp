@@ -19,8 +19,8 @@ struct Node {
   Kind kind = Kind::Scalar;
   std::size_t line = 0;
   std::string text;
-  std::vector<Node> items;                         // of a list
-  std::vector<std::pair<std::string, Node>> keys;  // of a map
+  std::vector<Node> items;         // of a list; the values of a map
+  std::vector<std::string> names;  // the keys of a map, in the order of its values
 };
 
 std::unexpected<VmError> complain(std::size_t line, std::string reason) {
@@ -96,10 +96,8 @@ class Parser {
       }
       auto value = node(*event, depth + 1);
       if (!value) return value;
-      if (map)
-        made.keys.emplace_back(std::move(key), std::move(*value));
-      else
-        made.items.push_back(std::move(*value));
+      if (map) made.names.push_back(std::move(key));
+      made.items.push_back(std::move(*value));
     }
   }
 
@@ -170,7 +168,9 @@ Result<SriovDeclaration> read_physical_function(const Node& node) {
   SriovDeclaration declaration;
   bool counted = false;
   const Node* functions = nullptr;
-  for (const auto& [key, value] : node.keys) {
+  for (std::size_t i = 0; i < node.items.size(); ++i) {
+    const std::string& key = node.names[i];
+    const Node& value = node.items[i];
     if (key == "device") {
       declaration.physical_function = value.text;
     } else if (key == "count") {
@@ -192,7 +192,9 @@ Result<SriovDeclaration> read_physical_function(const Node& node) {
     std::optional<std::uint32_t> index;
     VfConfig config;
     if (entry.kind != Node::Kind::Map) return complain(entry.line, "expected index and settings");
-    for (const auto& [key, value] : entry.keys) {
+    for (std::size_t i = 0; i < entry.items.size(); ++i) {
+      const std::string& key = entry.names[i];
+      const Node& value = entry.items[i];
       if (value.kind != Node::Kind::Scalar) return complain(value.line, fmt::format("'{}' is a single value", key));
       auto stored = key == "index" ? store(index, number(value, 65535)) : read_setting(key, value, config);
       if (!stored) return fail(stored.error());
@@ -210,11 +212,11 @@ Result<SriovDeclaration> read_physical_function(const Node& node) {
 Result<std::vector<SriovDeclaration>> parse_sriov_file(std::string_view text) {
   const auto document = Parser(text).document();
   if (!document) return fail(document.error());
-  if (document->kind != Node::Kind::Map || document->keys.size() != 1 ||
-      document->keys.front().first != "physical_functions" || document->keys.front().second.kind != Node::Kind::List)
+  if (document->kind != Node::Kind::Map || document->items.size() != 1 ||
+      document->names.front() != "physical_functions" || document->items.front().kind != Node::Kind::List)
     return complain(document->line, "it holds one list, physical_functions");
   std::vector<SriovDeclaration> declarations;
-  for (const Node& node : document->keys.front().second.items) {
+  for (const Node& node : document->items.front().items) {
     auto declaration = read_physical_function(node);
     if (!declaration) return fail(declaration.error());
     declarations.push_back(std::move(*declaration));

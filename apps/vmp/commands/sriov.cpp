@@ -196,9 +196,9 @@ int remove(const Options& options) {
 void add_sriov(CLI::App& app, Action& action) {
   auto options = std::make_shared<Options>();
   auto* sriov = app.add_subcommand("sriov", "Make, set up and delete virtual functions (SR-IOV)");
-  sriov.require_subcommand(1);
+  sriov->require_subcommand(1);
   const auto command = [&](const char* name, const char* text, int (*run)(const Options&)) {
-    auto* added = sriov.add_subcommand(name, text);
+    auto* added = sriov->add_subcommand(name, text);
     added->add_flag("--json", options->json, "Print one JSON document");
     added->add_option("--sysfs", options->sysfs, "Another sysfs tree than /sys");
     added->callback([&action, options, run] { action = [options, run] { return run(*options); }; });

@@ -80,9 +80,13 @@ std::uint64_t unpredictable_branches(std::uint64_t count) {
   }
   return a + b;
 }
-[[gnu::noinline, gnu::optimize("no-optimize-sibling-calls")]] std::uint64_t fibonacci(std::uint64_t n) {
-  asm volatile("");
-  return n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2);
+[[gnu::noinline]] std::uint64_t fibonacci(std::uint64_t n) {
+  if (n < 2) return n;
+  std::uint64_t a = fibonacci(n - 1);
+  keep(a);
+  std::uint64_t b = fibonacci(n - 2);
+  keep(b);  // so that the recursion does not become a loop
+  return a + b;
 }
 std::uint64_t calls(std::uint64_t count) {
   std::uint64_t sum = 0;

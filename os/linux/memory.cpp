@@ -42,7 +42,7 @@ Result<Placement> place(const PlaceRequest& request) {
     const std::string subject = describe_range(request.name, request.size, request.fixed);
     return fail(memory_failure(
         allows(request.protection, MemoryProtection::Execute) ? MemoryCall::MapExecutable : MemoryCall::Map, error,
-        "mmap", subject, request.size));
+        "mmap", subject, request.size + extra));
   };
   const int prot = to_prot(request.protection);
   const auto offset = static_cast<off_t>(request.offset);

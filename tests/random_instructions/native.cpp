@@ -37,7 +37,7 @@ void copy_xsave(std::uint8_t* to, const std::uint8_t* from) {
   std::memcpy(to + 576, from + 576, 256);
 }
 
-[[gnu::no_sanitize("address", "thread", "undefined")]] void on_signal(int signal, siginfo_t*, void* raw) {
+__attribute__((no_sanitize("address", "thread", "undefined"))) void on_signal(int signal, siginfo_t*, void* raw) {
   auto* context = static_cast<ucontext_t*>(raw);
   auto& gregs = context->uc_mcontext.gregs;
   std::uint8_t* xsave = xsave_area(context);

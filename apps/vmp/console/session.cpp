@@ -104,7 +104,7 @@ void Session::connect() {
     port.set_input_ready([this] { wake(); });
     if (endpoint.kind() == ConsoleTarget::Kind::WindowSize) {
       port.set_output([this](std::span<const std::byte>) {
-        size_wanted_ = true;
+        size_wanted_ = input_wanted_ = true;  // a guest that asks has its terminal set up
         wake();
       });
     } else if (endpoint.output() >= 0) {

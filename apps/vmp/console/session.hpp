@@ -12,7 +12,8 @@ namespace vm_platform::vmp {
 enum class InputMode : std::uint8_t {
   Raw,        ///< As it is; its end is not told. A terminal is put into raw mode.
   Canonical,  ///< For a guest's terminal in canonical mode: control characters quoted, the end sent as Ctrl-D. With a
-              ///< second port, not before the guest has sent the line "vmp-input" there. A terminal stays as it is.
+              ///< second port, not before the guest has sent the line "vmp-input" there, or asked for the window size.
+              ///< A terminal stays as it is.
 };
 
 struct SessionOptions {

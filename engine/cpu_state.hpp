@@ -72,7 +72,8 @@ struct CpuState {
   std::uint64_t dr6 = 0xffff0ff0, dr7 = 0x400;
   /// XSAVE area in the standard format (Intel SDM vol. 1, 13.4): legacy region, header, AVX state at 576.
   alignas(64) std::array<std::uint8_t, 1024> xsave{};
-  std::vector<MsrValue> msrs;  ///< Those an engine has beyond what is named above, TSC included.
+  std::vector<MsrValue> msrs;  ///< Those an engine has beyond what is named above. The TSC is to be read: set_state
+                               ///< ignores it (see TSC_ADJUST).
 
   // What is on its way (KVM: KVM_GET_VCPU_EVENTS).
   RunState run_state = RunState::Running;

@@ -101,13 +101,13 @@ SoftCpu::Next SoftCpu::handle_events(VcpuExit& exit) {
     return Next::Return;
   }
   if (init.exchange(false)) {
+    init_reset();
     run_state = RunState::WaitForStartup;
     halted = false;
   }
   if (run_state == RunState::WaitForStartup) {
     const int vector = startup_vector.exchange(-1);
     if (vector >= 0) {
-      reset();
       segments[kCs].selector = static_cast<std::uint16_t>(vector << 8);
       segments[kCs].base = static_cast<std::uint64_t>(vector) << 12;
       rip = 0;

@@ -1,13 +1,16 @@
 #include <cpuid.h>
 #include <pthread.h>
 
+#include <cstdio>
 #include <cstring>
 #include <ctime>
 #include <new>
+#include <optional>
 #include <vm_platform/memory.hpp>
 
 #include "engine/soft/mmu.hpp"
 #include "engine/soft/page_walk.hpp"
+#include "engine/soft/semantics/msr.hpp"
 #include "engine/soft/soft_cpu.hpp"
 #include "engine/soft/translator.hpp"
 
@@ -96,17 +99,38 @@ class SoftVcpu final : public Vcpu {
   std::atomic<std::uint64_t> cpu_time_ = 0;
 };
 
-/// MSRs that CpuState carries in its list.
-struct NamedMsr {
-  std::uint32_t index;
-  std::uint64_t CpuContext::* value;
-};
-constexpr NamedMsr kMsrs[] = {
-    {0xc0000081, &CpuContext::star},    {0xc0000082, &CpuContext::lstar},          {0xc0000083, &CpuContext::cstar},
-    {0xc0000084, &CpuContext::sfmask},  {0xc0000102, &CpuContext::kernel_gs_base}, {0x174, &CpuContext::sysenter_cs},
-    {0x175, &CpuContext::sysenter_esp}, {0x176, &CpuContext::sysenter_eip},        {0x277, &CpuContext::pat},
-    {0xc0000103, &CpuContext::tsc_aux}, {0x3b, &CpuContext::tsc_adjust},           {0x1a0, &CpuContext::misc_enable},
-};
+constexpr std::uint32_t kTsc = 0x10, kApicBase = 0x1b, kTscAdjust = 0x3b;
+
+/// Nothing where this CPU has no such register (as where the interrupt controller keeps no APIC base).
+std::optional<std::uint64_t> msr_value(SoftCpu& cpu, std::uint32_t index) {
+  try {
+    return read_msr(cpu, index);
+  } catch (const GuestFault&) {
+    return std::nullopt;
+  }
+}
+
+Result<void> set_msr(SoftCpu& cpu, const MsrValue& msr) {
+  // The machine's clock says what the counter is and TSC_ADJUST how far this CPU's is from it. A counter set to what it
+  // was when somebody read it would set the CPUs apart, and the machine's timers.
+  if (msr.index == kTsc) return {};
+  if (msr.index == kTscAdjust) {
+    cpu.tsc_adjust = msr.value;
+    cpu.tsc_offset = cpu.environment.tsc.offset + msr.value;
+    return {};
+  }
+  // The controller's modes may change in one direction only, but stay what they are.
+  if (msr.index == kApicBase && msr_value(cpu, kApicBase) == msr.value) return {};
+  try {
+    write_msr(cpu, msr.index, msr.value);
+    return {};
+  } catch (const GuestFault&) {
+    char text[64];
+    std::snprintf(text, sizeof text, "MSR 0x%x cannot be 0x%llx", msr.index,
+                  static_cast<unsigned long long>(msr.value));
+    return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU", text);
+  }
+}
 
 CpuState SoftVcpu::state() const {
   CpuState state;
@@ -121,7 +145,8 @@ CpuState SoftVcpu::state() const {
   for (unsigned i = 0; i < 4; ++i) state.debug_address[i] = cpu_.debug_address[i];
   state.dr6 = cpu_.dr6, state.dr7 = cpu_.dr7;
   std::memcpy(state.xsave.data(), cpu_.xsave, sizeof cpu_.xsave);
-  for (const NamedMsr& msr : kMsrs) state.msrs.push_back({msr.index, cpu_.*msr.value});
+  for (const std::uint32_t index : state_msrs())
+    if (const auto value = msr_value(cpu_, index)) state.msrs.push_back({index, *value});
   state.run_state = cpu_.halted ? RunState::Halted : cpu_.run_state.load();
   state.nmi_pending = cpu_.nmi, state.nmi_masked = cpu_.nmi_masked, state.interrupt_shadow = cpu_.interrupt_shadow;
   return state;
@@ -144,9 +169,8 @@ Result<void> SoftVcpu::set_state(const CpuState& state) {
   cpu_.dr6 = state.dr6, cpu_.dr7 = state.dr7;
   std::memcpy(cpu_.xsave, state.xsave.data(), sizeof cpu_.xsave);
   cpu_.xsave[512] |= 7;  // all components present: see CpuContext::xsave
-  for (const MsrValue& value : state.msrs)
-    for (const NamedMsr& msr : kMsrs)
-      if (msr.index == value.index) cpu_.*msr.value = value.value;
+  for (const MsrValue& msr : state.msrs)
+    if (auto set = set_msr(cpu_, msr); !set) return set;
   cpu_.cpl = static_cast<std::uint8_t>(cpu_.real_mode() ? 0 : cpu_.virtual_8086() ? 3 : cpu_.segments[kSs].dpl());
   cpu_.halted = state.run_state == RunState::Halted;
   cpu_.run_state = cpu_.halted ? RunState::Running : state.run_state;

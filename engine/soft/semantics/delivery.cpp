@@ -53,6 +53,15 @@ std::uint64_t pushed_flags(const Cpu& cpu, const Event& event) {
   return cpu.flags() | (event.set_resume_flag ? rflags::kResume : 0);
 }
 
+/// Long mode's frame. Pushes go from the highest word downward, and so does the address a fault reports.
+void write_frame(Cpu& cpu, std::uint64_t rsp, const std::uint64_t* frame, std::size_t count, Rights rights) {
+  const std::uint64_t top = rsp + (count - 1) * 8;
+  check_write(cpu, top, 8, rights);
+  const std::uint64_t boundary = top & ~(kPageSize - 1);
+  if (rsp < boundary) check_write(cpu, boundary - 8, 8, rights);
+  write_linear(cpu, rsp, frame, count * 8, rights);
+}
+
 void deliver_long(Cpu& cpu, const Event& event) {
   const std::uint32_t ext = event.software ? 0 : 1;
   const std::uint32_t idt_error = event.vector * 8U + 2 + ext;
@@ -95,7 +104,7 @@ void deliver_long(Cpu& cpu, const Event& event) {
   if (!is_canonical(rsp) || !is_canonical(rsp + count * 8 - 1)) raise(Vector::StackFault, ext);
   if (!is_canonical(target)) raise(Vector::GeneralProtection, ext);
   mark_accessed(cpu, selector, code);
-  write_linear(cpu, rsp, frame, count * 8, new_cpl == 3 ? Rights::User : Rights::Supervisor);
+  write_frame(cpu, rsp, frame, count, new_cpl == 3 ? Rights::User : Rights::Supervisor);
 
   if (new_cpl != cpu.cpl) {
     cpu.segments[kSs] = null_segment(static_cast<std::uint16_t>(new_cpl));

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "engine/soft/semantics/delivery.hpp"
 #include "engine/soft/semantics/flat_machine.hpp"
 
 namespace vm_platform::soft {
@@ -38,6 +39,33 @@ TEST(Interrupt, TrapGateKeepsInterruptsOn) {
   ASSERT_TRUE(machine.run({0xcc}).ok());
   EXPECT_NE(machine.cpu.system_flags & rflags::kInterrupt, 0U);
   EXPECT_EQ(frame64(machine, 1)[0], FlatMachine::kCodeAt + 1);
+}
+
+TEST(Interrupt, FaultOfTheFrameIsThatOfTheHighestWordFirst) {
+  struct Case {
+    std::uint64_t rsp, absent_page, address;
+  };
+  constexpr std::uint64_t kTop = FlatMachine::kStackTop;
+  for (const auto& [rsp, absent_page, address] : {
+           Case{kTop, kTop - 0x1000, kTop - 8},         // all of it
+           Case{kTop + 0x10, kTop, kTop + 8},           // the upper part
+           Case{kTop + 0x10, kTop - 0x1000, kTop - 8},  // the lower part
+           Case{kTop + 0x28, kTop - 0x1000, kTop - 8},  // the last word (RSP is aligned first)
+       }) {
+    FlatMachine machine(Mode::Long64);
+    machine.set_gate(0x20, kCode64, kHandler);
+    machine.cpu.gpr[kRsp] = rsp;
+    machine.absent.insert(absent_page >> 12);
+    try {
+      deliver_event(machine.cpu, {0x20, false, {}, machine.cpu.rip});
+      FAIL() << "no fault";
+    } catch (const GuestFault& fault) {
+      EXPECT_EQ(fault.vector, Vector::PageFault);
+      EXPECT_EQ(fault.address, address) << std::hex << rsp << ' ' << absent_page;
+    }
+    EXPECT_EQ(machine.cpu.gpr[kRsp], rsp);
+    EXPECT_EQ(machine.get<std::uint64_t>(kTop), 0U) << "nothing was written";
+  }
 }
 
 TEST(Interrupt, SameStackIsAligned) {
@@ -122,7 +150,7 @@ TEST(Interrupt, PageFaultWhileDeliveringPageFaultDoubles) {
   machine.absent.insert((FlatMachine::kStackTop - 1) >> 12);
   deliver_exception(machine.cpu, {Vector::PageFault, 0, 0x123000});
   EXPECT_EQ(machine.cpu.rip, kHandler + 0x200);
-  EXPECT_EQ(machine.cpu.cr2, FlatMachine::kStackTop - 48);
+  EXPECT_EQ(machine.cpu.cr2, FlatMachine::kStackTop - 8);
 }
 
 TEST(Interrupt, TripleFault) {

@@ -10,7 +10,7 @@ void pusha(Cpu& cpu, const Instruction& instruction) {
   const std::size_t size = instruction.info.mnemonic == ZYDIS_MNEMONIC_PUSHAD ? 4 : 2;
   const unsigned bits = stack_bits(cpu);
   const auto place = [&](unsigned i) {  // of the i-th register pushed
-    return linear_address(cpu, kSs, low_bits(cpu.gpr[kRsp] - (i + 1) * size, bits), size, true);
+    return stack_address(cpu, low_bits(cpu.gpr[kRsp] - (i + 1) * size, bits), size, true);
   };
   for (unsigned i = 0; i < 8; ++i) check_write(cpu, place(i), size);
   for (unsigned i = 0; i < 8; ++i) write_linear(cpu, place(i), &cpu.gpr[i], size);
@@ -121,32 +121,27 @@ void xlat(Cpu& cpu, const Instruction& instruction) {
   set_al(cpu, value);
 }
 
-/// Every push happens only after all of them are known to succeed.
+/// What was pushed stays in memory when a later push, or the check of the frame's end, faults; the registers do not
+/// move.
 void enter(Cpu& cpu, const Instruction& instruction) {
   const std::size_t size = instruction.info.operand_width / 8;
   const auto bits = static_cast<unsigned>(size) * 8;
   const unsigned stack = stack_bits(cpu);
   const std::uint64_t locals = instruction.operands[0].imm.value.u & 0xffff;
   const unsigned level = static_cast<unsigned>(instruction.operands[1].imm.value.u) & 31;
-  std::uint64_t words[33];
-  unsigned count = 0;
-  words[count++] = read_gpr(cpu, kRbp, bits);
   const std::uint64_t frame = low_bits(cpu.gpr[kRsp] - size, stack);
+  Stack pushes(cpu);
+  pushes.push(read_gpr(cpu, kRbp, bits), size);
   std::uint64_t base = cpu.gpr[kRbp];
   for (unsigned i = 1; i < level; ++i) {
     base -= size;
     std::uint64_t value = 0;
-    read_linear(cpu, linear_address(cpu, kSs, low_bits(base, stack), size, false), &value, size);
-    words[count++] = value;
+    read_linear(cpu, stack_address(cpu, low_bits(base, stack), size, false), &value, size);
+    pushes.push(value, size);
   }
-  if (level != 0) words[count++] = frame;
-  const auto place = [&](unsigned i) {
-    return linear_address(cpu, kSs, low_bits(cpu.gpr[kRsp] - (i + 1) * size, stack), size, true);
-  };
-  const std::uint64_t top = cpu.gpr[kRsp] - count * size - locals;
-  for (unsigned i = 0; i < count; ++i) check_write(cpu, place(i), size);
+  if (level != 0) pushes.push(frame, size);
+  const std::uint64_t top = cpu.gpr[kRsp] - (level + 1) * size - locals;
   check_write(cpu, linear_address(cpu, kSs, low_bits(top, stack), size, true), size);  // the frame must be usable
-  for (unsigned i = 0; i < count; ++i) write_linear(cpu, place(i), &words[i], size);
   write_gpr(cpu, kRbp, bits, frame);
   write_gpr(cpu, kRsp, stack, top);
 }

@@ -127,7 +127,28 @@ TEST(Legacy, Enter) {
   EXPECT_EQ(machine.get<std::uint64_t>(frame - 8), 0xaaaaU);
   EXPECT_EQ(machine.get<std::uint64_t>(frame - 16), frame);
   machine.absent.insert((FlatMachine::kStackTop - 0x5000) >> 12);
-  EXPECT_TRUE(machine.run_checked({0xc8, 0x80, 0x4f, 0x00}).is(Vector::PageFault, 2)) << "room for the locals";
+}
+
+TEST(Legacy, EnterThatFaultsHasPushed) {
+  struct Case {
+    std::uint8_t level;
+    unsigned pushed;  ///< Words in memory when the locals turn out to have no room.
+  };
+  for (const auto& [level, pushed] : {Case{0, 1}, Case{1, 2}, Case{3, 4}}) {
+    FlatMachine machine(Mode::Long64);
+    machine.cpu.gpr[kRbp] = kAt + 0x100;
+    for (unsigned i = 1; i <= 4; ++i) machine.put<std::uint64_t>(kAt + 0x100 - 8 * i, 0xaaa0 + i);
+    machine.absent.insert((FlatMachine::kStackTop - 0x5000) >> 12);
+    EXPECT_TRUE(machine.run({0xc8, 0x80, 0x4f, level}).is(Vector::PageFault, 2));
+    const std::uint64_t frame = FlatMachine::kStackTop - 8;
+    for (unsigned i = 0; i < 5; ++i) {
+      const std::uint64_t expected = i >= pushed ? 0 : i == 0 ? kAt + 0x100 : i == pushed - 1 ? frame : 0xaaa0 + i;
+      EXPECT_EQ(machine.get<std::uint64_t>(frame - 8 * i), expected) << "level " << int{level} << " word " << i;
+    }
+    EXPECT_EQ(machine.cpu.gpr[kRsp], FlatMachine::kStackTop);
+    EXPECT_EQ(machine.cpu.gpr[kRbp], kAt + 0x100);
+    EXPECT_EQ(machine.cpu.rip, FlatMachine::kCodeAt);
+  }
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "engine/soft/semantics/msr.hpp"
 
+#include <algorithm>
 #include <array>
 
 #include "engine/soft/mmu.hpp"
@@ -116,6 +117,27 @@ void check_pat(std::uint64_t value) {
   }
 }
 
+/// UC, WC, WT, WP, WB (Intel SDM vol. 3, table 11-8).
+bool is_mtrr_type(std::uint64_t type) { return type < 7 && type != 2 && type != 3; }
+
+/// Reserved types and bits of the memory type range registers (Intel SDM vol. 3, 11.11.2); others pass.
+void check_mtrr(const Cpu& cpu, std::uint32_t index, std::uint64_t value) {
+  constexpr std::uint64_t kBeyondMemory = ~((std::uint64_t{1} << kPhysicalAddressBits) - 1);
+  if (index == kMtrrDefault) {
+    if ((value & ~std::uint64_t{0xcff}) != 0 || !is_mtrr_type(value & 0xff)) general_protection();
+  } else if (index >= kMtrrFirstVariable && index <= kMtrrLastVariable) {
+    const bool is_base = (index & 1) == 0;
+    if ((value & (kBeyondMemory | (is_base ? 0xf00 : 0x7ff))) != 0) general_protection();
+    if (is_base && !is_mtrr_type(value & 0xff)) general_protection();
+  } else if (std::ranges::find(kMtrrFixed, index) != std::end(kMtrrFixed)) {
+    // AMD's SYSCFG.MtrrFixDramModEn uncovers two more bits of each type (APM vol. 2, 7.9.1).
+    const std::uint64_t routing = (cpu.amd_configuration[0] >> 19 & 1) != 0 ? 0x18 : 0;
+    for (unsigned i = 0; i < 8; ++i) {
+      if (!is_mtrr_type(value >> (8 * i) & 0xff & ~routing)) general_protection();
+    }
+  }
+}
+
 /// The deadline is compared with the machine's clock, from which this CPU's counter may differ.
 std::uint64_t shift_deadline(std::uint64_t value, std::uint64_t by) { return value == 0 ? 0 : value + by; }
 
@@ -179,6 +201,7 @@ void write_msr(Cpu& cpu, std::uint32_t index, std::uint64_t value) {
     return;
   }
   if (std::uint64_t* place = storage(cpu, index)) {
+    check_mtrr(cpu, index, value);
     *place = value;
     return;
   }

@@ -68,7 +68,16 @@ TEST(Msr, Faults) {
       {0xc0000080, 0x1000},          // EFER: SVME
       {0xc0000080, efer::kSyscall},  // LME cleared while paging is on
       {0x277, 2},                    // no such memory type
-      {0xfe, 0},                     // read-only
+      {0x2ff, 0xc02},                // nor here
+      {0x2ff, 0xd06},                // reserved
+      {0x200, 3},
+      {0x20e, 0x100106},
+      {0x20e, 1ULL << 46 | 6},  // beyond the physical addresses there are
+      {0x201, 0x400},
+      {0x20f, 1ULL << 46 | 0x800},
+      {0x250, 0x0606060602060606},
+      {0x26f, 0x1e06060606060606},  // AMD's routing bits, which SYSCFG hides
+      {0xfe, 0},                    // read-only
       {0x802, 0},
       {0xda0, 0},  // XSS: not offered
       {0x48, 0},   // SPEC_CTRL: not offered

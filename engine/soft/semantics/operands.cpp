@@ -58,7 +58,9 @@ MemoryOperand effective_address(const Cpu& cpu, const Instruction& instruction, 
 std::uint64_t operand_address(Cpu& cpu, const Instruction& instruction, const ZydisDecodedOperand& operand,
                               std::size_t size, bool write) {
   const MemoryOperand memory = effective_address(cpu, instruction, operand);
-  return linear_address(cpu, memory.segment, memory.offset, size, write);
+  const std::uint64_t linear = linear_address(cpu, memory.segment, memory.offset, size, write);
+  check_alignment(cpu, linear, size);
+  return linear;
 }
 
 std::uint64_t read_operand(Cpu& cpu, const Instruction& instruction, unsigned index, std::size_t size) {
@@ -92,13 +94,13 @@ void write_operand(Cpu& cpu, const Instruction& instruction, unsigned index, std
 
 void Stack::push(std::uint64_t value, std::size_t size) {
   const std::uint64_t next = low_bits(pointer_ - size, bits_);
-  write_linear(cpu_, linear_address(cpu_, kSs, next, size, true), &value, size);
+  write_linear(cpu_, stack_address(cpu_, next, size, true), &value, size);
   pointer_ = next;
 }
 
 std::uint64_t Stack::pop(std::size_t size) {
   std::uint64_t value = 0;
-  read_linear(cpu_, linear_address(cpu_, kSs, low_bits(pointer_, bits_), size, false), &value, size);
+  read_linear(cpu_, stack_address(cpu_, low_bits(pointer_, bits_), size, false), &value, size);
   pointer_ += size;
   return value;
 }

@@ -52,6 +52,21 @@ MemoryOperand effective_address(const Cpu& cpu, const Instruction& instruction, 
 std::uint64_t operand_address(Cpu& cpu, const Instruction& instruction, const ZydisDecodedOperand& operand,
                               std::size_t size, bool write);
 
+/// #AC(0) where alignment is checked (CPL 3, CR0.AM, EFLAGS.AC) and an operand of 2, 4 or 8 bytes is not aligned. Other
+/// sizes are structures, which the instructions check themselves if at all.
+inline void check_alignment(const Cpu& cpu, std::uint64_t linear, std::size_t size) {
+  if ((linear & (size - 1)) == 0 || size > 8 || (size & (size - 1)) != 0) return;
+  if (cpu.cpl == 3 && (cpu.cr0 & cr0::kAlignmentMask) != 0 && (cpu.system_flags & rflags::kAlignmentCheck) != 0) {
+    raise(Vector::AlignmentCheck, 0);
+  }
+}
+/// linear_address for an access to the current stack, with that check.
+inline std::uint64_t stack_address(Cpu& cpu, std::uint64_t offset, std::size_t size, bool write) {
+  const std::uint64_t linear = linear_address(cpu, kSs, offset, size, write);
+  check_alignment(cpu, linear, size);
+  return linear;
+}
+
 /// A register, memory (of `size` bytes) or immediate operand, zero-extended; at most 8 bytes.
 std::uint64_t read_operand(Cpu& cpu, const Instruction& instruction, unsigned index);
 std::uint64_t read_operand(Cpu& cpu, const Instruction& instruction, unsigned index, std::size_t size);

@@ -11,7 +11,7 @@
 namespace vm_platform::soft {
 namespace {
 
-/// Bytes one call may move, so that interrupts are taken in between.
+/// Bytes one call may move, so that interrupts are taken in between. A single step is one element.
 constexpr std::uint64_t kBudget = 64 * 1024;
 
 enum class Repeat : std::uint8_t { None, Rep, WhileNotEqual };
@@ -25,7 +25,7 @@ struct Run {
   Repeat repeat;
   bool backward;
   SegmentRegister source = kDs;
-  std::uint64_t budget = kBudget;
+  std::uint64_t budget;
 
   Run(Cpu& c, const Instruction& i, unsigned element)
       : cpu(c),
@@ -35,7 +35,8 @@ struct Run {
         repeat((i.info.attributes & ZYDIS_ATTRIB_HAS_REPNE) != 0                           ? Repeat::WhileNotEqual
                : (i.info.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE)) != 0 ? Repeat::Rep
                                                                                            : Repeat::None),
-        backward((c.system_flags & rflags::kDirection) != 0) {
+        backward((c.system_flags & rflags::kDirection) != 0),
+        budget((c.system_flags & rflags::kTrap) != 0 ? element : kBudget) {
     for (unsigned n = 0; n < i.info.operand_count; ++n) {
       const ZydisDecodedOperand& operand = i.operands[n];
       if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) continue;
@@ -59,7 +60,9 @@ struct Run {
     budget -= std::min(budget, elements * size);
   }
   std::uint64_t element_address(SegmentRegister segment, Gpr which, bool write) {
-    return linear_address(cpu, segment, offset(which), size, write);
+    const std::uint64_t linear = linear_address(cpu, segment, offset(which), size, write);
+    check_alignment(cpu, linear, size);
+    return linear;
   }
 
   /// Elements from `which` on that lie in one page, do not wrap the register, and are within the budget.
@@ -77,12 +80,10 @@ struct Run {
     }
     return std::min(room, budget / size);
   }
-  /// The lowest address of `elements` elements at `which`, in plain RAM, or null.
+  /// The lowest address of `elements` elements at `which`, in plain RAM, or null. A fault is that of the first element.
   std::byte* chunk(SegmentRegister segment, Gpr which, std::uint64_t elements, Access access) {
-    const std::uint64_t bytes = elements * size;
-    const std::uint64_t first = backward ? offset(which) + size - bytes : offset(which);
-    const std::uint64_t linear = linear_address(cpu, segment, first, bytes, access == Access::Write);
-    return host_pointer(cpu, linear, bytes, access);
+    std::byte* first = host_pointer(cpu, element_address(segment, which, access == Access::Write), size, access);
+    return first == nullptr || !backward ? first : first - (elements - 1) * size;
   }
 
   /// Whether what is stored to is RAM, even if it holds translated code and so cannot be written directly.

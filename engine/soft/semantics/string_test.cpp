@@ -85,6 +85,87 @@ TEST(Strings, FaultLeavesTheElementThatFaulted) {
   EXPECT_EQ(machine.cpu.rip, FlatMachine::kCodeAt + 3);
 }
 
+TEST(Strings, FaultIsThatOfTheFirstElementInEitherDirection) {
+  struct Case {
+    const char* name;
+    std::uint8_t prefix, opcode;
+    bool backward, source_absent;
+    std::uint64_t address;
+  };
+  constexpr std::uint64_t kFrom = kAt + 0x1210, kTo = kAt + 0x3218;
+  for (const Case& c :
+       {Case{"repne scasd", 0xf2, 0xaf, false, false, kTo}, Case{"repne scasd", 0xf2, 0xaf, true, false, kTo},
+        Case{"rep stosd", 0xf3, 0xab, true, false, kTo}, Case{"rep movsd", 0xf3, 0xa5, true, false, kTo},
+        Case{"rep movsd", 0xf3, 0xa5, true, true, kFrom}, Case{"repe cmpsd", 0xf3, 0xa7, true, true, kFrom}}) {
+    FlatMachine machine(Mode::Long64);
+    machine.absent.insert((c.source_absent ? kFrom : kTo) >> 12);
+    machine.cpu.gpr[kRsi] = kFrom;
+    machine.cpu.gpr[kRdi] = kTo;
+    machine.cpu.gpr[kRcx] = 100;
+    if (c.backward) machine.cpu.system_flags |= rflags::kDirection;
+    const Outcome outcome = machine.run_checked({c.prefix, c.opcode});
+    ASSERT_TRUE(outcome.fault) << c.name;
+    EXPECT_EQ(outcome.fault->address, c.address) << c.name << (c.backward ? " backward" : "");
+  }
+}
+
+TEST(Strings, SingleStepIsOneElement) {
+  FlatMachine machine(Mode::Long64);
+  machine.cpu.system_flags |= rflags::kTrap;
+  machine.cpu.gpr[kRdx] = 0x500;
+  struct Case {
+    std::uint8_t prefix, opcode;
+  };
+  for (const auto& [prefix, opcode] : {Case{0xf3, 0xaa}, Case{0xf3, 0xa5}, Case{0xf3, 0xad}, Case{0xf3, 0xa7},
+                                       Case{0xf3, 0xae}, Case{0xf3, 0x6c}, Case{0xf3, 0x6f}}) {
+    machine.cpu.gpr[kRax] = 0;
+    std::memset(machine.ram() + kAt, 0, 0x1000);
+    machine.cpu.rip = FlatMachine::kCodeAt;
+    machine.cpu.gpr[kRsi] = kAt;
+    machine.cpu.gpr[kRdi] = kAt + 0x800;
+    machine.cpu.gpr[kRcx] = 3;
+    for (std::uint64_t left = 3; left-- > 0;) {
+      ASSERT_TRUE(machine.run({prefix, opcode}).ok());
+      EXPECT_EQ(machine.cpu.gpr[kRcx], left) << std::hex << unsigned{opcode};
+      EXPECT_EQ(machine.cpu.rip, FlatMachine::kCodeAt + (left == 0 ? 2 : 0)) << std::hex << unsigned{opcode};
+    }
+  }
+}
+
+TEST(Strings, AlignmentIsCheckedAtCpl3) {
+  struct Case {
+    const char* name;
+    std::initializer_list<std::uint8_t> code;
+    std::uint64_t source, target;
+    bool faults;
+  };
+  const Case cases[] = {
+      {"lodsd", {0xad}, 1, 0, true},
+      {"lodsb", {0xac}, 1, 0, false},
+      {"rep stosw", {0xf3, 0x66, 0xab}, 0, 3, true},
+      {"rep stosw", {0xf3, 0x66, 0xab}, 0, 2, false},
+      {"rep movsq", {0xf3, 0x48, 0xa5}, 4, 0, true},
+      {"rep movsq", {0xf3, 0x48, 0xa5}, 0, 4, true},
+      {"rep movsq", {0xf3, 0x48, 0xa5}, 8, 16, false},
+      {"rep movsb", {0xf3, 0xa4}, 1, 3, false},
+      {"repe cmpsd", {0xf3, 0xa7}, 0, 2, true},
+      {"repne scasd", {0xf2, 0xaf}, 0, 1, true},
+  };
+  for (const Case& c : cases) {
+    for (const bool checked : {true, false}) {
+      FlatMachine machine(Mode::Long64, 3);
+      machine.cpu.cr0 |= cr0::kAlignmentMask;
+      if (checked) machine.cpu.system_flags |= rflags::kAlignmentCheck;
+      machine.cpu.gpr[kRsi] = kAt + c.source;
+      machine.cpu.gpr[kRdi] = kAt + 0x1000 + c.target;
+      machine.cpu.gpr[kRcx] = 8;
+      const Outcome outcome = machine.run(c.code);
+      EXPECT_EQ(outcome.is(Vector::AlignmentCheck, 0), c.faults && checked) << c.name;
+      EXPECT_EQ(outcome.ok(), !(c.faults && checked)) << c.name;
+    }
+  }
+}
+
 TEST(Strings, LongRunsComeBackForInterrupts) {
   FlatMachine machine(Mode::Long64);
   machine.cpu.gpr[kRdi] = kAt;

@@ -187,7 +187,8 @@ void maskmovq(Cpu& cpu, const Instruction& instruction) {
   enter_mmx(cpu);
 }
 
-/// VGATHER*, VPGATHER*: each element that was loaded loses its mask, so that a fault in the middle restarts there.
+/// VGATHER*, VPGATHER*: each element that was loaded loses its mask, so that a fault in the middle restarts there. The
+/// masks of those not reached stay as they were, not only their top bits.
 template <std::size_t Size, std::size_t IndexSize>
 void gather(Cpu& cpu, const Instruction& instruction) {
   if (instruction.info.encoding != ZYDIS_INSTRUCTION_ENCODING_VEX) raise(Vector::InvalidOpcode);
@@ -208,10 +209,10 @@ void gather(Cpu& cpu, const Instruction& instruction) {
   VectorValue mask = read_vector(cpu, mask_register.number);
   const std::size_t count = std::min(destination.size / Size, index_register.size / IndexSize);
   for (std::size_t i = 0; i < count; ++i) {
-    mask.set_element(i, Size, mask.mask(i, Size) ? ~std::uint64_t{0} : 0);
-  }
-  for (std::size_t i = 0; i < count; ++i) {
-    if (!mask.mask(i, Size)) continue;
+    if (!mask.mask(i, Size)) {
+      mask.set_element(i, Size, 0);
+      continue;
+    }
     const std::uint64_t index = sign_extend(indices.element(i, IndexSize), IndexSize * 8);
     try {
       read_linear(cpu, base.address(cpu, index * operand.mem.scale, Size, false), value.bytes + i * Size, Size);

@@ -67,6 +67,16 @@ TEST(VectorMemory, GatherAndItsRestart) {
   EXPECT_EQ(vector_of(machine, 1), Words{});
 }
 
+TEST(VectorMemory, GatherThatFaultsKeepsTheMasksItDidNotReach) {
+  FlatMachine machine(Mode::Long64);
+  machine.cpu.gpr[kRbx] = kAt;
+  machine.absent.insert((kAt + 0x4000) >> 12);
+  set_vector(machine, 2, {0, 1, 0x1000, 2, 3, 4, 5, 6});
+  set_vector(machine, 1, {0x80000001, 0x7fffffff, 0x80000003, 0x12345678, 0x9abcdef0, 5, 6, 0xf0000007});
+  EXPECT_TRUE(machine.run({0xc4, 0xe2, 0x75, 0x92, 0x04, 0x93}).is(Vector::PageFault, 0));
+  EXPECT_EQ(vector_of(machine, 1), (Words{0, 0, 0x80000003, 0x12345678, 0x9abcdef0, 5, 6, 0xf0000007}));
+}
+
 TEST(VectorMemory, GatherWithQuadwordIndices) {
   FlatMachine machine(Mode::Long64);
   machine.cpu.gpr[kRbx] = kAt;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <filesystem>
 #include <random>
 #include <vm_platform/iso_boot.hpp>
 #include <vm_platform/iso_extract.hpp>
@@ -194,6 +195,7 @@ TEST(HostileTest, NamesThatAreNoFileNamesAreNotExtracted) {
   const IsoExtractReport report = iso_extract(iso, target).value();
   EXPECT_EQ(report.failures, 4u);
   EXPECT_EQ(report.files, 1u);
+  std::filesystem::remove_all(target);
 }
 
 /// Every byte of the structures of a rich image, damaged at random: whatever comes back, it comes back.

@@ -100,7 +100,7 @@ TEST_P(DirtyTrackerTest, WritersAtWorkLoseNothing) {
       replica[at] = std::atomic_ref<std::byte>(memory_.data()[at]).load(std::memory_order_relaxed);
     }
   };
-  for (unsigned round = 1; round <= 12; ++round) {
+  for (unsigned round = 1; round <= 4; ++round) {
     std::atomic<bool> stop = false;
     std::vector<std::jthread> writers;
     for (unsigned seed = 1; seed <= 2; ++seed) {

@@ -11,8 +11,14 @@
 namespace vm_platform::soft {
 namespace {
 
-/// Bytes one call may move, so that interrupts are taken in between. A single step is one element.
+/// Bytes one call may move, so that interrupts are taken in between.
 constexpr std::uint64_t kBudget = 64 * 1024;
+
+/// Single steps are one element each; so is what runs in the shadow of an STI that an interrupt waited for.
+bool is_asked_to_stop(const Cpu& cpu) {
+  return (cpu.system_flags & rflags::kTrap) != 0 ||
+         (cpu.interrupt_waiting != 0 && (cpu.system_flags & rflags::kInterrupt) != 0);
+}
 
 enum class Repeat : std::uint8_t { None, Rep, WhileNotEqual };
 
@@ -36,7 +42,7 @@ struct Run {
                : (i.info.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE)) != 0 ? Repeat::Rep
                                                                                            : Repeat::None),
         backward((c.system_flags & rflags::kDirection) != 0),
-        budget((c.system_flags & rflags::kTrap) != 0 ? element : kBudget) {
+        budget(is_asked_to_stop(c) ? element : kBudget) {
     for (unsigned n = 0; n < i.info.operand_count; ++n) {
       const ZydisDecodedOperand& operand = i.operands[n];
       if (operand.type != ZYDIS_OPERAND_TYPE_MEMORY) continue;

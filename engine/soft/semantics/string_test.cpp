@@ -132,6 +132,18 @@ TEST(Strings, SingleStepIsOneElement) {
   }
 }
 
+TEST(Strings, AnInterruptThatWaitedIsNotKeptWaiting) {
+  for (const bool enabled : {true, false}) {
+    FlatMachine machine(Mode::Long64);
+    machine.cpu.interrupt_waiting = 1;
+    if (enabled) machine.cpu.system_flags |= rflags::kInterrupt;
+    machine.cpu.gpr[kRdi] = kAt;
+    machine.cpu.gpr[kRcx] = 5;
+    ASSERT_TRUE(machine.run({0xf3, 0xaa}).ok());
+    EXPECT_EQ(machine.cpu.gpr[kRcx], enabled ? 4U : 0U);
+  }
+}
+
 TEST(Strings, AlignmentIsCheckedAtCpl3) {
   struct Case {
     const char* name;

@@ -163,7 +163,6 @@ TEST_F(Runtimes, ThreeResetsInARowAreALoop) {
 
 TEST_F(Runtimes, AResetPutsTheKernelBack) {
   std::atomic<int> boots = 0;
-  std::atomic<Runtime*> self = nullptr;
   const auto guest = make([&](unsigned, PortBus& ports) -> std::optional<VcpuExit> {
     if (++boots == 1) {
       ports.write(0xcf9, 1, 0x6);

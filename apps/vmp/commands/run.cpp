@@ -5,12 +5,14 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 #include <vm_platform/runtime.hpp>
 
 #include "apps/vmp/command.hpp"
+#include "apps/vmp/commands/run_iso.hpp"
 #include "apps/vmp/console/endpoint.hpp"
 #include "apps/vmp/console/session.hpp"
 #include "apps/vmp/console/terminal.hpp"
@@ -30,6 +32,7 @@ void say(fmt::format_string<Values...> text, Values&&... values) {
 
 struct Options {
   std::string kernel;
+  std::string iso, entry, append;
   std::vector<std::string> initrds;
   std::string command_line = "console=ttyS0";
   std::string memory = "512M";
@@ -171,6 +174,8 @@ int refuse(const VmError& error) {
 
 int run(const Options& options) {
   reserve_standard_descriptors();
+  if (options.kernel.empty() && options.iso.empty())
+    return refuse(bad("--kernel", "", "nothing to boot", "give --kernel FILE, or --iso IMAGE").error());
   auto config = make_config(options);
   if (!config) return refuse(config.error());
   const auto console_target = parse_console_target("--console", options.console);
@@ -192,6 +197,18 @@ int run(const Options& options) {
   }
   if (options.input != "raw" && options.input != "canonical")
     return refuse(bad("--input", options.input, "no such way to send input", "give raw or canonical").error());
+
+  std::optional<IsoBoot> iso;
+  if (!options.iso.empty()) {
+    auto opened = open_iso_boot(options.iso, options.entry, options.append);
+    if (!opened) return refuse(opened.error());
+    iso = std::move(*opened);
+    config->boot = iso->boot;
+    if (!options.quiet) {
+      say("vmp: booting \"{}\" of {}\n", iso->title, options.iso);
+      if (iso->console_added) say("vmp: console=ttyS0 added to its command line\n");
+    }
+  }
 
   block_session_signals();  // before the threads of the guest begin
   auto runtime = Runtime::create(std::move(*config));
@@ -225,6 +242,7 @@ Examples:
   vmp run --kernel /boot/vmlinuz-6.1.0-amd64 --initrd initrd.img
   vmp run --kernel vmlinuz --initrd base.img --initrd more.img --cmdline "console=ttyS0 quiet" --memory 2G --cpus 2
   vmp run --kernel vmlinuz --initrd initrd.img --console file:boot.log --stats
+  vmp run --iso image.iso --entry 2 --append "quiet"
   tools/make-guest              makes a kernel and an initrd from Debian's packages, in .cache/guest
 
 The keyboard belongs to the guest, Ctrl-C too. Ctrl-] leaves and stops it.)";
@@ -245,8 +263,19 @@ void add_run(CLI::App& app, Action& action) {
   command
       ->add_option("--kernel,-k", options->kernel,
                    "Kernel: a Linux bzImage, an ELF with the PVH note, a Multiboot kernel")
-      ->required()
       ->type_name("FILE");
+  auto* iso =
+      command->add_option("--iso", options->iso, "Instead of --kernel: boot what this disc image's boot menu says")
+          ->type_name("FILE")
+          ->excludes("--kernel");
+  command
+      ->add_option("--entry", options->entry,
+                   "With --iso: the entry, as `vmp iso boot` lists them (id, title or number)")
+      ->type_name("NAME")
+      ->needs(iso);
+  command->add_option("--append", options->append, "With --iso: text to add to the entry's command line")
+      ->type_name("TEXT")
+      ->needs(iso);
   command
       ->add_option("--initrd,-i", options->initrds,
                    "Initramfs. May be given again: Linux unpacks one over the other; other kernels get modules, "

@@ -106,7 +106,7 @@ class SoftEngineTest : public ::testing::Test {
 
 TEST_F(SoftEngineTest, RegistersGoThrough) {
   for (unsigned i = 0; i < 16; ++i)
-    if (i != kRsp) state_.gpr[i] = 0x1111111111111111 * i;
+    if (i != kRsp) state_.gpr[i] = 0x1111111111111111ULL * i;
   const CpuState end = run({0x90});
   for (unsigned i = 0; i < 16; ++i) EXPECT_EQ(end.gpr[i], state_.gpr[i]) << i;
   EXPECT_EQ(end.rip, kCode + 3);

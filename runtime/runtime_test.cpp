@@ -147,15 +147,17 @@ TEST_F(Runtimes, ThreeResetsInARowAreALoop) {
     ports.write(0xcf9, 1, 0x6);
     return std::nullopt;
   });
-  SimpleRuntimeController controller(guest);
   std::vector<Kind> events;
-  controller.subscribe([&](const RuntimeEvent& event) { events.push_back(event.kind); });
-  ASSERT_TRUE(controller.execute(RuntimeCommand::Start));
-  const auto end = controller.wait();
-  EXPECT_EQ(end.cause, Kind::ResetLoop);
-  EXPECT_EQ(end.value, 3U);
-  EXPECT_EQ(controller.stats().resets, 2U);
-  EXPECT_EQ(controller.state(), RuntimeState::Failed);
+  {  // its thread has told everything once it is gone
+    SimpleRuntimeController controller(guest);
+    controller.subscribe([&](const RuntimeEvent& event) { events.push_back(event.kind); });
+    ASSERT_TRUE(controller.execute(RuntimeCommand::Start));
+    const auto end = controller.wait();
+    EXPECT_EQ(end.cause, Kind::ResetLoop);
+    EXPECT_EQ(end.value, 3U);
+    EXPECT_EQ(controller.stats().resets, 2U);
+    EXPECT_EQ(controller.state(), RuntimeState::Failed);
+  }
   EXPECT_EQ(std::ranges::count(events, Kind::ResetRequested), 3);
   EXPECT_EQ(std::ranges::count(events, Kind::Reset), 2);
   EXPECT_EQ(std::ranges::count(events, Kind::ResetLoop), 1);

@@ -14,6 +14,10 @@ bool SoftCpu::page_is_global(std::uint64_t at) const {
   return entry.page == at >> 12 && (entry.flags & TlbEntry::kGlobal) != 0;
 }
 
+bool SoftCpu::is_global(const Block& block) const {
+  return page_is_global(block.rip) && (block.second_physical == 0 || page_is_global(block.rip + block.guest_size - 1));
+}
+
 Block& SoftCpu::find_block(std::uint64_t at, const Mode& mode) {
   const std::uint64_t linear = fetch_address(at);
   const WalkResult result = walk(*this, linear, false, true, cpl == 3 ? Walker::User : Walker::SupervisorOpen);
@@ -100,8 +104,7 @@ void invalidate_code(World& world, CodeCache& cache, std::uint64_t physical, std
   cache.invalidate(physical, size, [&](const Block& block) {
     const auto address = reinterpret_cast<std::uint64_t>(cache.executable(block));
     for (SoftCpu* cpu : world.cpus) {
-      for (const std::uint32_t number : block.incoming)
-        if (cache.exit(number).kind == Exit::Kind::OtherPage) cpu->links.clear_slot(number);
+      for (const std::uint32_t number : block.incoming) cpu->links.clear_slot(number);
       cpu->links.clear_jump(block, address);
     }
   });

@@ -20,7 +20,7 @@ struct Block;
 /// jumps to other pages.
 struct Exit {
   enum class Kind : std::uint8_t {
-    SamePage,   ///< A jump in the code itself, patched when the target is known.
+    SamePage,   ///< A jump in the code itself, patched when the target is known (and ends in the page, too).
     OtherPage,  ///< A jump through the CPU's slot: what it leads to depends on the CPU's page tables.
     Execute,    ///< An instruction for C++.
     Retry,      ///< An instruction for the checked path.

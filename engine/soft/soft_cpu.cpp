@@ -265,16 +265,16 @@ void SoftCpu::on_link(std::uint32_t number, const Mode& mode) {
   // Taking the lock may have let another CPU remove either block.
   Exit& exit = code.exit(number);
   if (!from->valid || exit.from != from || !target.valid) return;
-  if (exit.kind == Exit::Kind::SamePage) {
-    if (exit.to != &target && target.second_physical == 0) code.link(number, target);
-  } else if (exit.kind == Exit::Kind::OtherPage) {
-    if (exit.to != &target) {
-      exit.to = &target;
-      target.incoming.push_back(number);
-    }
-    links.set_slot(number, reinterpret_cast<std::uint64_t>(code.executable(target)), target,
-                   page_is_global(target.rip));
+  if (exit.kind == Exit::Kind::SamePage && target.second_physical == 0) {
+    if (exit.to != &target) code.link(number, target);
+    return;
   }
+  // Where the target is depends on this CPU's page tables: its page, or the page it goes on in, is another one.
+  if (exit.to != &target) {
+    exit.to = &target;
+    target.incoming.push_back(number);
+  }
+  links.set_slot(number, reinterpret_cast<std::uint64_t>(code.executable(target)), target, is_global(target));
 }
 
 void SoftCpu::on_indirect(const Mode& mode) {
@@ -292,7 +292,7 @@ void SoftCpu::on_indirect(const Mode& mode) {
   rip = target;
   if (mode.checked) return;
   Block& block = find_block(rip, mode);
-  links.set_jump(rip, mode, reinterpret_cast<std::uint64_t>(code.executable(block)), block, page_is_global(rip));
+  links.set_jump(rip, mode, reinterpret_cast<std::uint64_t>(code.executable(block)), block, is_global(block));
 }
 
 void SoftCpu::on_execute(std::uint32_t number) {

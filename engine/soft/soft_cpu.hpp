@@ -74,6 +74,8 @@ class SoftCpu final : public Cpu {
   void raise_if_unusable(const Instruction& instruction);
   void commit_writes();
   [[nodiscard]] bool page_is_global(std::uint64_t at) const;
+  /// Whether all pages the block lies in are mapped by global entries, as far as the TLB knows.
+  [[nodiscard]] bool is_global(const Block& block) const;
   [[nodiscard]] std::uint64_t rip_of(std::uint64_t host_pc, std::uint32_t offset) const;
 
   bool retry_checked_ = false;

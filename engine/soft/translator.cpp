@@ -413,8 +413,9 @@ void Translator::emit_stubs() {
         Exit& exit = exits_[stub.value];
         exit.patch = stub.jump;
         exit.stub = out_->position();
+        // By way of the slot, which stays at the link thunk unless the target goes on in another page.
         out_->mov(hRcx, first_exit_ + stub.value);
-        out_->jump_context(offset_of_thunk(kThunkLink));
+        out_->jump_context(kSlotsOffset + 8 * (first_exit_ + stub.value));
         break;
       }
       case Stub::Kind::Slot:

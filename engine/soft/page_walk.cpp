@@ -9,8 +9,8 @@ namespace {
 
 constexpr std::uint64_t kPtePresent = 1, kPteWrite = 2, kPteUser = 4, kPteAccessed = 0x20, kPteDirty = 0x40,
                         kPteLarge = 0x80, kPteGlobal = 0x100, kPteNoExecute = 1ULL << 63;
-/// Bits 51:12, and above them the reserved ones up to 51 are none: CPUID gives 48 physical bits.
-constexpr std::uint64_t kFrame = 0x0000fffffffff000, kReservedAddress = 0x000f000000000000;
+/// Where a frame stands in an entry, and the address bits above it that are reserved: CPUID gives 46 physical bits.
+constexpr std::uint64_t kFrame = 0x00003ffffffff000, kReservedAddress = 0x000fc00000000000;
 
 /// Sets bits in a page-table entry of `size` 4 or 8 if it still holds `old`; false: somebody changed it, walk again.
 template <typename Entry>

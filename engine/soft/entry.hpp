@@ -41,6 +41,11 @@ enum Thunk : unsigned {
   kThunkCount
 };
 
+/// Where generated code finds a thunk's address.
+constexpr std::uint32_t offset_of_thunk(Thunk thunk) {
+  return static_cast<std::uint32_t>(offsetof(CpuContext, thunks) + 8 * thunk);
+}
+
 /// Access info, as the thunks get it in ECX: what is accessed, and where the instruction stands in its block.
 inline constexpr std::uint32_t kInfoWrite = 1 << 7, kInfoRead = 1 << 8;
 inline constexpr unsigned kInfoTlbShift = 9;       ///< 2 bits: TlbIndex

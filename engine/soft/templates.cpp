@@ -4,9 +4,6 @@
 namespace vm_platform::soft {
 namespace {
 
-constexpr std::uint32_t offset_of_thunk(Thunk thunk) {
-  return static_cast<std::uint32_t>(offsetof(CpuContext, thunks) + 8 * thunk);
-}
 SegmentRegister segment_of(const ZydisDecodedOperand& operand) {
   return operand.mem.segment == ZYDIS_REGISTER_NONE
              ? kDs

@@ -16,9 +16,6 @@ constexpr std::size_t kRoomForOne = 1024;
 constexpr std::uint32_t offset_of_gpr(unsigned number) {
   return static_cast<std::uint32_t>(offsetof(CpuContext, gpr) + 8 * number);
 }
-constexpr std::uint32_t offset_of_thunk(Thunk thunk) {
-  return static_cast<std::uint32_t>(offsetof(CpuContext, thunks) + 8 * thunk);
-}
 SegmentRegister segment_of(ZydisRegister reg) {
   return reg == ZYDIS_REGISTER_NONE ? kDs : static_cast<SegmentRegister>(reg - ZYDIS_REGISTER_ES);
 }

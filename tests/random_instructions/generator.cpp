@@ -70,6 +70,8 @@ class Builder {
   void initial_state() {
     MachineState& s = sequence_.initial;
     for (auto& r : s.gpr) r = random_word();
+    // Some CPUs (AMD's Zen 5) return to user mode with no stack pointer that is not canonical.
+    s.gpr[kRsp] = static_cast<std::uint64_t>(static_cast<std::int64_t>(s.gpr[kRsp] << 16) >> 16);
     s.rflags = 2 | (random_.next() & kArithmeticFlags);
     std::uint8_t* x = s.xsave.data();
     for (std::size_t i = 32; i < 416; ++i) x[i] = random_.byte();
@@ -181,6 +183,7 @@ class Builder {
     if (kind < 15) return add_flags_group();
     if (options_.self_modifying && kind < 16) return add_self_modifying();
     if (kind < 18) return add_stack_group();
+    if (kind < 26) return add_neighbours();
     const unsigned run = 1 + static_cast<unsigned>(random_.below(4));
     for (unsigned i = 0; i < run; ++i)
       for (unsigned attempt = 0; attempt < 50; ++attempt)
@@ -289,6 +292,77 @@ class Builder {
       default: emit({0x66, 0x8f, 0x44, 0x24, disp}); break;
     }
     known_[kRsp] = false;
+  }
+
+  /// Accesses at constant distances from one register, which the engine may look up in one go.
+  void add_neighbours() {
+    const unsigned base = random_.percent(40) ? unsigned{kRsp} : static_cast<unsigned>(random_.below(16));
+    const std::uint64_t reach = random_.percent(80) ? 100 : 700;
+    set_register(base, random_target(8) + random_.below(reach) - reach / 2);
+    const unsigned count = 2 + static_cast<unsigned>(random_.below(8));
+    for (unsigned i = 0; i < count; ++i) {
+      const unsigned reg = static_cast<unsigned>(random_.below(16)), other = static_cast<unsigned>(random_.below(16));
+      const unsigned kind = static_cast<unsigned>(random_.below(20));
+      if (kind < 2) {  // add or lea of registers
+        if (reg == base) continue;
+        if (random_.percent(50)) {
+          emit({0x48U | (other >> 3) << 2 | reg >> 3, 0x01, 0xc0U | (other & 7) << 3 | (reg & 7)});
+          defined(kArithmeticFlags);
+        } else {
+          emit({0x48U | (reg >> 3) << 2 | other >> 3, 0x8d, 0x80U | (reg & 7) << 3 | (other & 7)});
+          if ((other & 7) == 4) emit({0x24});
+          emit_value(static_cast<std::uint32_t>(random_.next()));
+        }
+        known_[reg] = false;
+      } else if (kind < 4) {
+        if (flags_undefined_for_condition()) continue;
+        emit({0x70 | static_cast<unsigned>(random_.below(16))});
+        fixup(1, false);
+      } else if (kind < 10 && base == kRsp) {
+        switch (random_.below(5)) {
+          case 0:
+          case 1:
+            if (reg >= 8) emit({0x41});
+            emit({0x50 | (reg & 7)});
+            break;
+          case 2:
+            if (reg == kRsp) continue;
+            if (reg >= 8) emit({0x41});
+            emit({0x58 | (reg & 7)});
+            known_[reg] = false;
+            break;
+          default:  // add or sub rsp
+            emit({0x48, 0x83, random_.percent(50) ? 0xc4U : 0xecU});
+            emit_value(static_cast<std::uint8_t>(8 * random_.below(16)));
+            defined(kArithmeticFlags);
+        }
+        known_[kRsp] = false;
+      } else {
+        add_access(base, reg, static_cast<std::uint32_t>(random_.below(reach) - reach / 2));
+        if (reg == base && !known_[base]) return;
+      }
+    }
+    known_[base] = false;
+  }
+
+  /// A load, store or operation on memory at base + displacement, with a general or vector register.
+  void add_access(unsigned base, unsigned reg, std::uint32_t displacement) {
+    enum Kind : unsigned { Load, Store, Add, AddTo, Compare, Exchange, LoadVector, StoreVector, LoadByte };
+    static constexpr unsigned kOpcodes[] = {0x8b, 0x89, 0x03, 0x01, 0x3b, 0x87, 0x10, 0x11, 0xb6};
+    const auto kind = static_cast<Kind>(random_.below(9));
+    const unsigned rex = (reg >> 3) << 2 | base >> 3;
+    if (kind == LoadVector || kind == StoreVector) {
+      emit({0x40 | rex, 0x0f, kOpcodes[kind]});
+    } else if (kind == LoadByte) {
+      emit({0x48 | rex, 0x0f, kOpcodes[kind]});
+    } else {
+      emit({(random_.percent(60) ? 0x48U : 0x40U) | rex, kOpcodes[kind]});
+    }
+    emit({0x80U | (reg & 7) << 3 | (base & 7)});
+    if ((base & 7) == 4) emit({0x24});
+    emit_value(displacement);
+    if (kind == Add || kind == AddTo || kind == Compare) defined(kArithmeticFlags);
+    if (kind == Load || kind == Add || kind == Exchange || kind == LoadByte) known_[reg] = false;
   }
 
   /// mov dword [imm of the next instruction], imm; (nothing, or a few NOPs); mov reg, imm.

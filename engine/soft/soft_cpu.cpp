@@ -68,12 +68,8 @@ VcpuExit SoftCpu::run() {
       if (check_interrupts_ && !interrupt_shadow) take_interrupt();
       step();
     } catch (const GuestFault& fault) {
-      pending_count = 0;
-      debug_hits = 0;  // of an instruction that did not happen
-      ++counters.exceptions;
       try {
-        deliver_exception(*this, fault);
-        check_interrupts_ = true;
+        deliver(fault);
       } catch (const TripleFault&) {
         exit = {VcpuExit::Kind::TripleFault, {}};
         break;
@@ -88,6 +84,14 @@ VcpuExit SoftCpu::run() {
   }
   world.leave();
   return exit;
+}
+
+void SoftCpu::deliver(const GuestFault& fault) {
+  pending_count = 0;
+  debug_hits = 0;  // of an instruction that did not happen
+  ++counters.exceptions;
+  deliver_exception(*this, fault);
+  check_interrupts_ = true;
 }
 
 SoftCpu::Next SoftCpu::handle_events(VcpuExit& exit) {
@@ -207,7 +211,9 @@ void SoftCpu::after_block(const Mode& mode) {
   const auto reason = static_cast<ExitReason>(exit_reason);
   if (deferred_fault) {
     const auto deferred = std::move(deferred_fault);
-    if (reason != ExitReason::NativeFault) {
+    // Only the alignment is an objection; what the bounce buffer holds is not the operand, so anything else is not one.
+    constexpr std::uint64_t kGeneralProtection = 13;
+    if (reason != ExitReason::NativeFault || scratch[12] != kGeneralProtection) {
       std::memcpy(gpr, deferred->gpr, sizeof gpr);
       arithmetic_flags = deferred->arithmetic_flags;
       std::memcpy(xsave, deferred->xsave, sizeof xsave);
@@ -234,7 +240,8 @@ void SoftCpu::after_block(const Mode& mode) {
       return;
     case ExitReason::PageFault:
       rip = rip_of(exit_value, static_cast<std::uint32_t>(scratch[8]) >> kInfoRipShift);
-      throw GuestFault{Vector::PageFault, fault_error, fault_address};
+      deliver({Vector::PageFault, fault_error, fault_address});  // not thrown: there are many
+      return;
     case ExitReason::NativeFault:
       pending_count = 0;
       on_native_fault();

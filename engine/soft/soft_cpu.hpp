@@ -59,6 +59,8 @@ class SoftCpu final : public Cpu {
   Next handle_events(VcpuExit& exit);
   void sleep();
   void take_interrupt();
+  /// Calls the guest's handler. Throws TripleFault.
+  void deliver(const GuestFault& fault);
   void step();
   /// One instruction, with breakpoints and single-stepping.
   void step_checked(const Mode& mode, bool single_step);

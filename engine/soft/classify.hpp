@@ -4,6 +4,7 @@
 #include <span>
 
 #include "engine/soft/instruction.hpp"
+#include "engine/soft/mode.hpp"
 
 namespace vm_platform::soft {
 
@@ -21,5 +22,14 @@ std::span<const ZydisISASet> copied_sets();
 /// The state an instruction needs to be usable; what is missing decides between #NM and #UD.
 enum class FpuUse : std::uint8_t { None, X87, Wait, Mmx, Sse, Avx };
 FpuUse fpu_use_of(const Instruction& instruction);
+/// Whether it is there in this mode.
+[[nodiscard]] constexpr bool is_usable(const Mode& mode, FpuUse use) {
+  switch (use) {
+    case FpuUse::None: return true;
+    case FpuUse::Sse: return mode.sse;
+    case FpuUse::Avx: return mode.avx;
+    default: return mode.x87;
+  }
+}
 
 }  // namespace vm_platform::soft

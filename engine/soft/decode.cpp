@@ -24,11 +24,11 @@ const ZydisDecoder& decoder_for(CodeSize size) {
 
 }  // namespace
 
-std::optional<Instruction> decode(const std::uint8_t* bytes, std::size_t available, std::uint64_t rip, CodeSize size) {
-  Instruction instruction;
+bool decode(const std::uint8_t* bytes, std::size_t available, std::uint64_t rip, CodeSize size,
+            Instruction& instruction) {
   if (!ZYAN_SUCCESS(
           ZydisDecoderDecodeFull(&decoder_for(size), bytes, available, &instruction.info, instruction.operands)))
-    return std::nullopt;
+    return false;
   // Zydis 4.0 takes SIB base 101b with mod 00 for R13 where the address size is 32 bits and REX.B is set; there is
   // none.
   const auto& raw = instruction.info.raw;
@@ -43,6 +43,12 @@ std::optional<Instruction> decode(const std::uint8_t* bytes, std::size_t availab
   }
   std::memcpy(instruction.bytes, bytes, instruction.info.length);
   instruction.rip = rip;
+  return true;
+}
+
+std::optional<Instruction> decode(const std::uint8_t* bytes, std::size_t available, std::uint64_t rip, CodeSize size) {
+  std::optional<Instruction> instruction(std::in_place);
+  if (!decode(bytes, available, rip, size, *instruction)) instruction.reset();
   return instruction;
 }
 

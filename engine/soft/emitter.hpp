@@ -108,15 +108,16 @@ class Emitter {
     lea(to, base, hRsp, 1, displacement, wide);
   }
 
-  // ---- guest memory at [R10 + R11], `size` bytes 1, 2, 4 or 8
-  void load_guest(Host to, unsigned size) {
+  // ---- guest memory at [R10 + R11 + displacement], `size` bytes 1, 2, 4 or 8
+  void load_guest(Host to, unsigned size, std::int32_t displacement = 0) {
     if (size == 2) u8(0x66);
-    rex_rxb(size == 8, to, hR11, hR10, size == 1 && to >= 4), u8(size == 1 ? 0x8a : 0x8b), modrm(0, to, 4), u8(0x1a);
+    rex_rxb(size == 8, to, hR11, hR10, size == 1 && to >= 4), u8(size == 1 ? 0x8a : 0x8b);
+    memory(to, hR10, hR11, 1, displacement);
   }
-  void store_guest(Host from, unsigned size) {
+  void store_guest(Host from, unsigned size, std::int32_t displacement = 0) {
     if (size == 2) u8(0x66);
-    rex_rxb(size == 8, from, hR11, hR10, size == 1 && from >= 4), u8(size == 1 ? 0x88 : 0x89), modrm(0, from, 4),
-        u8(0x1a);
+    rex_rxb(size == 8, from, hR11, hR10, size == 1 && from >= 4), u8(size == 1 ? 0x88 : 0x89);
+    memory(from, hR10, hR11, 1, displacement);
   }
 
   // ---- control flow; the 32-bit distances are returned as positions to be bound later
@@ -150,6 +151,18 @@ class Emitter {
     if (rex != 0x40 || force) u8(rex);
   }
   void modrm(unsigned mod, unsigned reg, unsigned rm) { u8(mod << 6 | (reg & 7U) << 3 | (rm & 7)); }
+  /// A memory operand; hRsp as index means none.
+  void memory(unsigned reg, Host base, Host index, unsigned scale, std::int32_t displacement) {
+    const bool small = displacement >= -128 && displacement <= 127;
+    const unsigned mod = displacement == 0 && (base & 7) != 5 ? 0 : small ? 1 : 2;
+    if (index == hRsp && (base & 7) != 4) {
+      modrm(mod, reg, base);
+    } else {
+      modrm(mod, reg, 4), u8(scale_bits(scale) << 6 | (index & 7U) << 3 | (base & 7));
+    }
+    if (mod == 1) u8(static_cast<std::uint8_t>(displacement));
+    if (mod == 2) u32(static_cast<std::uint32_t>(displacement));
+  }
 
  private:
   template <typename T>
@@ -172,18 +185,6 @@ class Emitter {
   }
   void absolute(unsigned reg, std::uint32_t offset) { modrm(0, reg, 4), u8(0x25), u32(offset); }
   static unsigned scale_bits(unsigned scale) { return scale == 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0; }
-  void memory(unsigned reg, Host base, Host index, unsigned scale, std::int32_t displacement) {
-    const bool small = displacement >= -128 && displacement <= 127;
-    const unsigned mod = displacement == 0 && (base & 7) != 5 ? 0 : small ? 1 : 2;
-    if (index == hRsp && (base & 7) != 4) {
-      modrm(mod, reg, base);
-    } else {
-      modrm(mod, reg, 4), u8(scale_bits(scale) << 6 | (index & 7U) << 3 | (base & 7));
-    }
-    if (mod == 1) u8(static_cast<std::uint8_t>(displacement));
-    if (mod == 2) u32(static_cast<std::uint32_t>(displacement));
-  }
-
   std::byte* begin_;
   std::size_t limit_, size_ = 0;
   bool overflowed_ = false;

@@ -22,7 +22,9 @@ struct Instruction {
   [[nodiscard]] std::uint64_t next_rip() const { return rip + info.length; }
 };
 
-/// Decodes the bytes; nothing where they are no valid instruction (#UD) or too few.
+/// Decodes the bytes; false (and `instruction` undefined) where they are no valid instruction (#UD) or too few.
+bool decode(const std::uint8_t* bytes, std::size_t available, std::uint64_t rip, CodeSize size,
+            Instruction& instruction);
 std::optional<Instruction> decode(const std::uint8_t* bytes, std::size_t available, std::uint64_t rip, CodeSize size);
 
 /// Whether the bytes fail to decode because they go on for more than 15 bytes (#GP rather than #UD).

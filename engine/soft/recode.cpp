@@ -63,29 +63,28 @@ bool opcode_holds_register(const Instruction& instruction) {
 }
 
 struct Target {
-  unsigned base = 0, index = 0;
-  bool has_index = false;
+  Host base = hRax, index = hRsp;  // RSP: none
+  std::int32_t displacement = 0;
+  /// For the bit of a REX or VEX prefix.
+  [[nodiscard]] unsigned index_bits() const { return index == hRsp ? 0u : unsigned{index}; }
 };
 
-Target target_of(Recoding::Memory memory) {
-  switch (memory) {
-    case Recoding::Memory::R10R11: return {hR10, hR11, true};
-    case Recoding::Memory::R10: return {hR10, 0, false};
-    case Recoding::Memory::Rcx: return {hRcx, 0, false};
-    case Recoding::Memory::Rsi: return {hRsi, 0, false};
+Target target_of(const Recoding& recoding) {
+  switch (recoding.memory) {
+    case Recoding::Memory::R10R11: return {hR10, hR11, recoding.displacement};
+    case Recoding::Memory::R10: return {hR10, hRsp, recoding.displacement};
+    case Recoding::Memory::Rcx: return {hRcx, hRsp, recoding.displacement};
+    case Recoding::Memory::Rsi: return {hRsi, hRsp, recoding.displacement};
     case Recoding::Memory::None: break;
   }
   return {};
 }
 
 void write_modrm(Emitter& out, const Fields& fields, bool memory, const Target& target) {
-  if (!memory) {
-    out.modrm(3, fields.reg, fields.rm);
-  } else if (target.has_index) {
-    out.modrm(0, fields.reg, 4);
-    out.u8((target.index & 7) << 3 | (target.base & 7));
+  if (memory) {
+    out.memory(fields.reg, target.base, target.index, 1, target.displacement);
   } else {
-    out.modrm(0, fields.reg, target.base);
+    out.modrm(3, fields.reg, fields.rm);
   }
 }
 
@@ -141,15 +140,15 @@ bool recode(Emitter& out, const Instruction& instruction, const Recoding& recodi
   const ZydisDecodedInstruction& info = instruction.info;
   const bool has_modrm = (info.attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0;
   const bool memory = has_modrm && info.raw.modrm.mod != 3;
-  const Target target = target_of(recoding.memory);
+  const Target target = target_of(recoding);
   const Fields fields = collect(instruction, recoding);
-  const unsigned rm_bits = memory ? target.base : has_modrm ? fields.rm : fields.opcode_register;
+  const unsigned rm_bits = memory ? unsigned{target.base} : has_modrm ? fields.rm : fields.opcode_register;
 
   if (info.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
     const unsigned map = info.opcode_map == ZYDIS_OPCODE_MAP_0F ? 1 : info.opcode_map == ZYDIS_OPCODE_MAP_0F38 ? 2 : 3;
     out.u8(0xc4);
-    out.u8((fields.reg > 7 ? 0u : 0x80u) | (memory && target.index > 7 ? 0u : 0x40u) | (rm_bits > 7 ? 0u : 0x20u) |
-           map);
+    out.u8((fields.reg > 7 ? 0u : 0x80u) | (memory && target.index_bits() > 7 ? 0u : 0x40u) |
+           (rm_bits > 7 ? 0u : 0x20u) | map);
     out.u8(static_cast<unsigned>(info.raw.vex.W) << 7 | (~fields.vvvv & 15) << 3 |
            static_cast<unsigned>(info.raw.vex.L) << 2 | info.raw.vex.pp);
     out.u8(info.opcode);
@@ -167,7 +166,7 @@ bool recode(Emitter& out, const Instruction& instruction, const Recoding& recodi
     out.modrm(3, info.opcode >= 0x48 ? 1 : 0, fields.opcode_register);
     return true;
   }
-  out.rex_rxb(info.raw.rex.W != 0, has_modrm ? fields.reg : 0, memory ? target.index : 0, rm_bits,
+  out.rex_rxb(info.raw.rex.W != 0, has_modrm ? fields.reg : 0, memory ? target.index_bits() : 0, rm_bits,
               fields.byte_register_needs_rex);
   switch (info.opcode_map) {
     case ZYDIS_OPCODE_MAP_DEFAULT: break;

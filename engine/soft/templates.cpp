@@ -47,6 +47,11 @@ Translator::Flow Translator::emit_template(const Instruction& instruction) {
 
 void Translator::emit_lea(const Instruction& instruction) {
   const auto to = *gpr_operand(instruction.operands[0]);
+  if (to.bytes >= 4 && !in_memory(to.number) && instruction.info.address_width >= 32) {
+    emit_effective_address(static_cast<Host>(kHostOf[to.number]), instruction, instruction.operands[1],
+                           to.bytes == 8 && instruction.info.address_width == 64);
+    return;
+  }
   emit_effective_address(hR10, instruction, instruction.operands[1], instruction.info.address_width == 64);
   if (to.bytes == 4) out_->mov32(hR10, hR10);
   write_gpr(to.number, hR10, to.bytes == 2 ? 2 : 8);
@@ -61,16 +66,15 @@ void Translator::emit_push(const Instruction& instruction) {
     out_->load_guest(hR10, bytes);
     out_->store(offsetof(CpuContext, scratch) + 8 * 11, hR10);
   }
-  emit_stack_address(-static_cast<std::int32_t>(bytes));
-  emit_access(bytes, false, true, kSs);
+  const std::int32_t place = emit_stack_operand(-static_cast<std::int32_t>(bytes), bytes, true);
   if (is_memory(operand)) {
     out_->load(hRcx, offsetof(CpuContext, scratch) + 8 * 11);
-    out_->store_guest(hRcx, bytes);
+    out_->store_guest(hRcx, bytes, place);
   } else if (const auto gpr = gpr_operand(operand)) {
-    out_->store_guest(read_gpr(gpr->number, hRcx), bytes);
+    out_->store_guest(read_gpr(gpr->number, hRcx), bytes, place);
   } else {
     out_->mov(hRcx, operand.imm.is_signed ? static_cast<std::uint64_t>(operand.imm.value.s) : operand.imm.value.u);
-    out_->store_guest(hRcx, bytes);
+    out_->store_guest(hRcx, bytes, place);
   }
   emit_adjust_stack(-static_cast<std::int32_t>(bytes));
 }
@@ -78,8 +82,14 @@ void Translator::emit_push(const Instruction& instruction) {
 void Translator::emit_pop(const Instruction& instruction) {
   const ZydisDecodedOperand& operand = instruction.operands[0];
   const unsigned bytes = instruction.info.operand_width / 8;
-  emit_stack_address(0);
-  emit_access(bytes, true, false, kSs);
+  const std::int32_t place = emit_stack_operand(0, bytes, false);
+  if (const auto to = gpr_operand(operand); to && bytes >= 4) {
+    const Host host = in_memory(to->number) ? hRcx : static_cast<Host>(kHostOf[to->number]);
+    out_->load_guest(host, bytes, place);
+    if (host == hRcx) write_gpr(to->number, hRcx, 8);
+    if (to->number != kRsp) emit_adjust_stack(static_cast<std::int32_t>(bytes));
+    return;
+  }
   out_->load_guest(hR10, bytes);
   if (!is_memory(operand)) {
     const auto gpr = *gpr_operand(operand);
@@ -307,10 +317,9 @@ void Translator::emit_jump_or_call(const Instruction& instruction) {
     if (call) out_->store(offsetof(CpuContext, scratch) + 8 * 11, hR10);
   }
   if (call) {
-    emit_stack_address(-static_cast<std::int32_t>(bytes));
-    emit_access(bytes, false, true, kSs);
+    const std::int32_t place = emit_stack_operand(-static_cast<std::int32_t>(bytes), bytes, true);
     out_->mov(hRcx, mask_rip(instruction.next_rip(), width));
-    out_->store_guest(hRcx, bytes);
+    out_->store_guest(hRcx, bytes, place);
   }
   if (direct) {
     if (call) emit_adjust_stack(-static_cast<std::int32_t>(bytes));
@@ -326,9 +335,7 @@ void Translator::emit_return(const Instruction& instruction) {
   std::uint32_t extra = 0;
   if (instruction.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
     extra = static_cast<std::uint32_t>(instruction.operands[0].imm.value.u);
-  emit_stack_address(0);
-  emit_access(bytes, true, false, kSs);
-  out_->load_guest(hR10, bytes);
+  out_->load_guest(hR10, bytes, emit_stack_operand(0, bytes, false));
   if (bytes == 2) out_->movzx16(hR10, hR10);
   emit_indirect(static_cast<std::int32_t>(bytes + extra));
 }

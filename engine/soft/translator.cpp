@@ -24,58 +24,80 @@ SegmentRegister segment_of(ZydisRegister reg) {
 
 Translator::Translator(CodeCache& cache, const Mode& mode, std::uint64_t rip, std::uint64_t cs_base,
                        const CodeBytes& bytes)
-    : cache_(cache), mode_(mode), rip_(rip), cs_base_(cs_base), bytes_(bytes) {}
+    : cache_(cache), mode_(mode), rip_(rip), cs_base_(cs_base), bytes_(bytes), window_(bytes.first, rip, mode.code) {}
 
 void Translator::build(std::byte* buffer, std::size_t room, std::uint32_t first_exit) {
   out_.emplace(buffer, room);
   first_exit_ = first_exit;
   Flow flow = Flow::Continue;
   const unsigned limit = mode_.checked ? 1 : kMaxInstructions;
-  std::uint8_t joined[15];
   while (flow == Flow::Continue) {
     if ((instructions_ >= limit && interrupt_window_in_ != 1) || branches_ > kMaxBranches ||
         out_->position() + 2 * kRoomForOne > room) {
       emit_jump_to(mask_rip(rip_ + length_, 64));
       break;
     }
-    const std::uint8_t* code = bytes_.first.data() + length_;
-    std::size_t available = length_ < bytes_.first.size() ? bytes_.first.size() - length_ : 0;
-    auto instruction = decode(code, available, rip_ + length_, mode_.code);
-    if (!instruction && available < 15) {
+    const Instruction* instruction = window_.peek();
+    Instruction joined;
+    const std::size_t available = length_ < bytes_.first.size() ? bytes_.first.size() - length_ : 0;
+    if (instruction == nullptr && available < 15) {
       if (instructions_ > 0) {  // begins a block of its own
         emit_jump_to(mask_rip(rip_ + length_, 64));
         break;
       }
       if (bytes_.second.empty()) return;
-      std::memcpy(joined, code, available);
-      std::memcpy(joined + available, bytes_.second.data(), 15 - available);
-      instruction = decode(joined, 15, rip_, mode_.code);
+      std::uint8_t code[15];
+      std::memcpy(code, bytes_.first.data(), available);
+      std::memcpy(code + available, bytes_.second.data(), 15 - available);
+      if (decode(code, sizeof code, rip_, mode_.code, joined)) instruction = &joined;
       crosses_ = true;
     }
     if (interrupt_window_in_ != 0 && --interrupt_window_in_ == 0) emit_interrupt_window();
-    at_ = length_;
-    accesses_ = 0;
-    starts_.emplace_back(out_->position(), at_);
-    ++instructions_;
-    if (!instruction) {  // no instruction at all: C++ raises the fault
-      Instruction invalid{};
-      invalid.rip = rip_ + length_;
-      invalid.info.mnemonic = ZYDIS_MNEMONIC_INVALID;
-      invalid.info.length = static_cast<std::uint8_t>(is_too_long(code, available, mode_.code) ? 16 : 1);
-      length_ += static_cast<std::uint32_t>(std::min<std::size_t>(available == 0 ? 1 : available, 15));
-      emit_execute(invalid);
+    if (instruction == nullptr) {
+      emit_invalid();
       break;
     }
+    if (bits64() && !mode_.checked && interrupt_window_in_ == 0 && !crosses_) {
+      const AccessGroup group =
+          find_access_group(window_, mode_, kMaxInstructions - instructions_, kMaxBranches + 1 - branches_);
+      if (group.instructions != 0) {
+        flow = emit_group(group);
+        continue;
+      }
+    }
+    begin(*instruction);
+    ++instructions_;
     length_ += instruction->info.length;
     locked_ = locked_ || (instruction->info.attributes & ZYDIS_ATTRIB_HAS_LOCK) != 0 ||
               instruction->info.mnemonic == ZYDIS_MNEMONIC_XCHG;
     flow = emit(*instruction);
+    window_.pop();
     if (crosses_ && flow == Flow::Continue) {
       emit_jump_to(mask_rip(rip_ + length_, 64));
       break;
     }
   }
+  emit_cold_groups();
   emit_stubs();
+}
+
+void Translator::begin(const Instruction& instruction) {
+  at_ = static_cast<std::uint32_t>(instruction.rip - rip_);
+  accesses_ = 0;
+  starts_.emplace_back(out_->position(), at_);
+}
+
+void Translator::emit_invalid() {
+  const std::uint8_t* code = bytes_.first.data() + length_;
+  const std::size_t available = length_ < bytes_.first.size() ? bytes_.first.size() - length_ : 0;
+  Instruction invalid{};
+  invalid.rip = rip_ + length_;
+  begin(invalid);
+  ++instructions_;
+  invalid.info.mnemonic = ZYDIS_MNEMONIC_INVALID;
+  invalid.info.length = static_cast<std::uint8_t>(is_too_long(code, available, mode_.code) ? 16 : 1);
+  length_ += static_cast<std::uint32_t>(std::min<std::size_t>(available == 0 ? 1 : available, 15));
+  emit_execute(invalid);
 }
 
 Block* Translator::translate() {
@@ -108,8 +130,9 @@ std::optional<std::uint32_t> Translator::locate(const Block& block, std::uint32_
   std::vector<std::byte> scratch(256 * kKiB);  // as much room as the cache never has less of
   build(scratch.data(), scratch.size(), block.first_exit);
   std::optional<std::uint32_t> found;
+  std::uint32_t nearest = 0;
   for (const auto& [host, guest] : starts_)
-    if (host <= host_offset) found = guest;
+    if (host <= host_offset && host >= nearest) nearest = host, found = guest;
   return found;
 }
 
@@ -158,8 +181,7 @@ Translator::Flow Translator::emit(const Instruction& instruction) {
 bool Translator::ensure_fpu(const Instruction& instruction) {
   const FpuUse use = fpu_use_of(instruction);
   if (use == FpuUse::None) return true;
-  const bool usable = use == FpuUse::Sse ? mode_.sse : use == FpuUse::Avx ? mode_.avx : mode_.x87;
-  if (!usable) return false;
+  if (!is_usable(mode_, use)) return false;
   if (fpu_checked_) return true;
   fpu_checked_ = true;
   out_->load(hRcx, offsetof(CpuContext, fpu_absent));
@@ -205,9 +227,9 @@ void Translator::emit_copy(const Instruction& instruction) {
     const ZydisDecodedOperand& operand = instruction.operands[i];
     if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY) {
       memory = true;
-      emit_address(instruction, operand);
-      emit_access(operand.size / 8u, (operand.actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0,
-                  (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0, segment_of(operand.mem.segment));
+      recoding.displacement =
+          emit_operand(instruction, operand, operand.size / 8u, (operand.actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0,
+                       (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0);
     } else if (const auto gpr = gpr_operand(operand)) {
       high = high || gpr->high;
       const bool encoded =
@@ -365,7 +387,13 @@ void Translator::emit_access(unsigned bytes, bool read, bool write, SegmentRegis
     out_->call_context(offset_of_thunk(kThunkCheckedAccess));
     return;
   }
-  const auto set = static_cast<std::uint32_t>(offsetof(CpuContext, tlb) + sizeof(TlbSet) * tlb);
+  const std::uint32_t miss = emit_probe(bytes, write);
+  stubs_.push_back({Stub::Kind::Miss, miss, info, out_->position()});
+}
+
+std::uint32_t Translator::emit_probe(unsigned bytes, bool write) {
+  const auto set =
+      static_cast<std::uint32_t>(offsetof(CpuContext, tlb) + sizeof(TlbSet) * static_cast<std::uint32_t>(mode_.tlb));
   const auto tag = static_cast<std::uint32_t>(set + (write ? offsetof(TlbSet, write_tag) : offsetof(TlbSet, read_tag)));
   out_->shrx(hR11, hR10, hRsp);                                    // by 12: see entry.hpp
   out_->u8(0x45), out_->u8(0x0f), out_->u8(0xb6), out_->u8(0xdb);  // movzx r11d, r11b: kTlbEntries is 256
@@ -375,7 +403,22 @@ void Translator::emit_access(unsigned bytes, bool read, bool write, SegmentRegis
   out_->skip_if_rcx_zero(5);
   const std::uint32_t miss = out_->jump();
   out_->load_indexed(hR11, hR11, static_cast<std::uint32_t>(set + offsetof(TlbSet, addend)));
-  stubs_.push_back({Stub::Kind::Miss, miss, info, out_->position()});
+  return miss;
+}
+
+std::int32_t Translator::emit_operand(const Instruction& instruction, const ZydisDecodedOperand& operand,
+                                      unsigned bytes, bool read, bool write) {
+  if (place_) return *place_;
+  emit_address(instruction, operand);
+  emit_access(bytes, read, write, segment_of(operand.mem.segment));
+  return 0;
+}
+
+std::int32_t Translator::emit_stack_operand(std::int32_t displacement, unsigned bytes, bool write) {
+  if (place_) return *place_;
+  emit_stack_address(displacement);
+  emit_access(bytes, !write, write, kSs);
+  return 0;
 }
 
 void Translator::emit_stack_address(std::int32_t displacement) {

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/soft/access_group.hpp"
 #include "engine/soft/code_cache.hpp"
 #include "engine/soft/emitter.hpp"
 #include "engine/soft/entry.hpp"
@@ -48,8 +49,21 @@ class Translator {
     std::uint32_t back = 0;  ///< Miss: where to go on.
   };
 
+  /// A group once more, each access with a look into the TLB of its own: where one for all does not do.
+  struct ColdGroup {
+    std::uint32_t jump;  ///< The distance to bind to it.
+    const Instruction* first;
+    std::size_t instructions;
+    bool fpu_checked;                        ///< As it was at the beginning.
+    std::optional<std::uint32_t> back = {};  ///< Where to go on.
+  };
+
   void build(std::byte* buffer, std::size_t room, std::uint32_t first_exit);
+  void begin(const Instruction& instruction);
+  void emit_invalid();
   Flow emit(const Instruction& instruction);
+  Flow emit_group(const AccessGroup& group);
+  void emit_cold_groups();
   bool ensure_fpu(const Instruction& instruction);
   void emit_copy(const Instruction& instruction);
   void emit_execute(const Instruction& instruction);
@@ -90,6 +104,13 @@ class Translator {
   void emit_effective_address(Host to, const Instruction& instruction, const ZydisDecodedOperand& operand, bool wide);
   /// From R10 as emit_address left it to a host address R10 + R11. RCX is lost; flags are kept.
   void emit_access(unsigned bytes, bool read, bool write, SegmentRegister segment);
+  /// The same without an answer to a miss: returns the distance to bind to one.
+  std::uint32_t emit_probe(unsigned bytes, bool write);
+  /// Makes a memory operand reachable at R10 + R11 + the returned displacement.
+  std::int32_t emit_operand(const Instruction& instruction, const ZydisDecodedOperand& operand, unsigned bytes,
+                            bool read, bool write);
+  /// The same for what lies `displacement` from the top of the stack.
+  std::int32_t emit_stack_operand(std::int32_t displacement, unsigned bytes, bool write);
   /// R10 = the address `displacement` from the top of the stack.
   void emit_stack_address(std::int32_t displacement);
   void emit_adjust_stack(std::int32_t amount);
@@ -105,10 +126,13 @@ class Translator {
   const Mode mode_;
   const std::uint64_t rip_, cs_base_;
   const CodeBytes& bytes_;
+  InstructionWindow window_;
 
   std::optional<Emitter> out_;
   std::vector<Exit> exits_;
   std::vector<Stub> stubs_;
+  std::vector<ColdGroup> cold_groups_;
+  std::optional<std::int32_t> place_;  // of the access being emitted, from R10 + R11: it belongs to a group
   std::vector<std::pair<std::uint32_t, std::uint32_t>> starts_;  // of each instruction: host offset, guest offset
   std::uint32_t first_exit_ = 0;
   std::uint32_t at_ = 0;      // offset of the instruction being translated

@@ -253,6 +253,7 @@ void put_json_entry(Output& out, std::string_view path, const IsoEntry& entry) {
     out.number(entry.device_minor);
   }
   if (entry.zisofs.block_log2 != 0) out.put(",\"compressed\":true");
+  if (entry.sparse_depth != 0) out.put(",\"sparse\":true");
   if (entry.interleaved) out.put(",\"interleaved\":true");
   if (entry.hidden) out.put(",\"hidden\":true");
   out.put(",\"extents\":[");

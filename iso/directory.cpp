@@ -108,8 +108,7 @@ Result<void> decode_record(const Tree& tree, const RawRecord& record, Continuati
   entry.stored_size = entry.size = le32(b, 10);
   // The extended attribute record comes first; the data begin behind it (ECMA-119 9.1.3).
   entry.set_extent({(static_cast<std::uint64_t>(le32(b, 2)) + u8(b, 1)) * tree.block_size, entry.stored_size});
-  entry.modified = short_time(b.subspan(18, 7));
-  entry.accessed = entry.changed = entry.created = IsoTime{};
+  entry.modified = entry.accessed = entry.changed = entry.created = IsoTime{};
   entry.record_offset = record.offset;
   entry.zisofs = {};
   entry.sparse_depth = 0;
@@ -130,6 +129,7 @@ Result<void> decode_record(const Tree& tree, const RawRecord& record, Continuati
       entry.size = entry.is_directory() ? entry.stored_size : entry.is_symlink() ? entry.symlink_target.size() : 0;
     }
   }
+  if (!entry.modified.present) entry.modified = short_time(b.subspan(18, 7));
   if (links.has_name && !entry.name.empty()) return result;
   entry.name.clear();
   if (record.is_dot()) {

@@ -10,6 +10,7 @@ _vmp() {
     --console | --serial2) mapfile -t COMPREPLY < <(compgen -W 'stdio none pty file: fd: winsize' -- "$word"); return ;;
     --input) mapfile -t COMPREPLY < <(compgen -W 'raw canonical' -- "$word"); return ;;
     --boot) mapfile -t COMPREPLY < <(compgen -W 'auto linux pvh multiboot' -- "$word"); return ;;
+    --names) mapfile -t COMPREPLY < <(compgen -W 'auto rock-ridge joliet enhanced plain' -- "$word"); return ;;
     -*) compopt -o default; [[ $word == -* ]] || return ;;
   esac
   local help

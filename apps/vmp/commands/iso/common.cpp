@@ -63,14 +63,22 @@ void Output::put_large(std::string_view text) {
 }
 
 void Output::number(std::uint64_t value, unsigned width) {
-  char digits[32];
-  char* at = digits + sizeof digits;
-  do {
-    *--at = static_cast<char>('0' + value % 10);
-    value /= 10;
-  } while (value != 0);
-  while (digits + sizeof digits - at < static_cast<std::ptrdiff_t>(width) && at > digits) *--at = ' ';
-  put(std::string_view(at, static_cast<std::size_t>(digits + sizeof digits - at)));
+  if (room() < 32) flush();
+  char* const to = buffer_.get() + used_;
+  // Most numbers of a list are of one digit.
+  if (value < 10) {
+    const std::size_t size = std::max(width, 1u);
+    std::memset(to, ' ', size - 1);
+    to[size - 1] = static_cast<char>('0' + value);
+    used_ += size;
+    return;
+  }
+  std::size_t digits = 1;
+  for (std::uint64_t left = value / 10; left != 0; left /= 10) ++digits;
+  const std::size_t size = std::max<std::size_t>(width, digits);
+  std::memset(to, ' ', size - digits);
+  for (char* at = to + size; digits > 0; --digits, value /= 10) *--at = static_cast<char>('0' + value % 10);
+  used_ += size;
 }
 
 void Output::name(std::string_view text) {
@@ -154,11 +162,14 @@ void Output::date(const IsoTime& time, char separator) {
 }
 
 void Output::time(const IsoTime& time) {
-  if (time.present) {
-    date(time, ' ');
-  } else {
-    put("               -");
-  }
+  if (!time.present) return put("               -");
+  // Files are written together: neighbours in a list are often of the same minute.
+  const std::int64_t local = time.seconds + time.zone_minutes * 60;
+  if (local >= cached_minute_ && local < cached_minute_ + 60) return put(std::string_view(cached_time_, 16));
+  if (room() < 16) flush();
+  date(time, ' ');
+  std::memcpy(cached_time_, buffer_.get() + used_ - 16, 16);
+  cached_minute_ = local - (local % 60 + 60) % 60;
 }
 
 void Output::json_time(const IsoTime& time) {
@@ -223,51 +234,41 @@ void put_long_entry(Output& out, std::string_view path, const IsoEntry& entry) {
   }
 }
 
+void put_count(Output& out, std::uint64_t count, std::string_view what) {
+  out.number(count);
+  out.put(what);
+}
+
 void put_json_entry(Output& out, std::string_view path, const IsoEntry& entry) {
-  out.put("{\"path\":");
-  out.json(path);
-  out.put(",\"type\":");
-  out.json(to_string(entry.type));
-  out.put(",\"size\":");
-  out.number(entry.size);
-  out.put(",\"stored_size\":");
-  out.number(entry.stored_size);
-  out.put(",\"mode\":");
-  out.number(entry.mode);
-  out.put(",\"uid\":");
-  out.number(entry.uid);
-  out.put(",\"gid\":");
-  out.number(entry.gid);
-  out.put(",\"links\":");
-  out.number(entry.links);
-  out.put(",\"modified\":");
-  out.json_time(entry.modified);
-  if (entry.is_symlink()) {
-    out.put(",\"target\":");
-    out.json(entry.symlink_target);
-  }
+  JsonObject object(out);
+  object.text("path", path);
+  object.text("type", to_string(entry.type));
+  object.number("size", entry.size);
+  object.number("stored_size", entry.stored_size);
+  object.number("mode", entry.mode);
+  object.number("uid", entry.uid);
+  object.number("gid", entry.gid);
+  object.number("links", entry.links);
+  object.member("modified").json_time(entry.modified);
+  if (entry.is_symlink()) object.text("target", entry.symlink_target);
   if (entry.type == IsoEntryType::CharacterDevice || entry.type == IsoEntryType::BlockDevice) {
-    out.put(",\"device_major\":");
-    out.number(entry.device_major);
-    out.put(",\"device_minor\":");
-    out.number(entry.device_minor);
+    object.number("device_major", entry.device_major);
+    object.number("device_minor", entry.device_minor);
   }
-  if (entry.zisofs.block_log2 != 0) out.put(",\"compressed\":true");
-  if (entry.sparse_depth != 0) out.put(",\"sparse\":true");
-  if (entry.interleaved) out.put(",\"interleaved\":true");
-  if (entry.hidden) out.put(",\"hidden\":true");
-  out.put(",\"extents\":[");
+  object.mark("compressed", entry.zisofs.block_log2 != 0);
+  object.mark("sparse", entry.sparse_depth != 0);
+  object.mark("interleaved", entry.interleaved);
+  object.mark("hidden", entry.hidden);
+  object.member("extents").put('[');
   const char* separator = "";
   for (const IsoExtent& extent : entry.extents()) {
     out.put(separator);
-    out.put("{\"offset\":");
-    out.number(extent.offset);
-    out.put(",\"size\":");
-    out.number(extent.size);
-    out.put('}');
+    JsonObject one(out);
+    one.number("offset", extent.offset);
+    one.number("size", extent.size);
     separator = ",";
   }
-  out.put("]}");
+  out.put(']');
 }
 
 }  // namespace vm_platform::vmp::iso

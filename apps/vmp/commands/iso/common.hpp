@@ -65,8 +65,41 @@ class Output {
   bool terminal_, failed_ = false;
   std::int64_t cached_day_ = INT64_MIN;  ///< Most neighbours in a list are of the same day.
   char cached_date_[10] = {};
+  std::int64_t cached_minute_ = INT64_MIN;  ///< First second of the minute that `cached_time_` shows.
+  char cached_time_[16] = {};
 };
 
+/// One JSON object, written member by member; its end is the end of this.
+class JsonObject {
+ public:
+  explicit JsonObject(Output& out) : out_(out) { out_.put('{'); }
+  JsonObject(const JsonObject&) = delete;
+  JsonObject& operator=(const JsonObject&) = delete;
+  ~JsonObject() { out_.put('}'); }
+
+  /// The name alone; the value is what is put next.
+  Output& member(std::string_view name) {
+    out_.put(first_ ? "\"" : ",\"");
+    first_ = false;
+    out_.put(name);
+    out_.put("\":");
+    return out_;
+  }
+  void text(std::string_view name, std::string_view value) { member(name).json(value); }
+  void number(std::string_view name, std::uint64_t value) { member(name).number(value); }
+  void flag(std::string_view name, bool value) { member(name).put(value ? "true" : "false"); }
+  /// Only where it is true.
+  void mark(std::string_view name, bool value) {
+    if (value) flag(name, true);
+  }
+
+ private:
+  Output& out_;
+  bool first_ = true;
+};
+
+/// `3 files` and what follows.
+void put_count(Output& out, std::uint64_t count, std::string_view what);
 /// `-rw-r--r--`
 void put_mode(Output& out, const IsoEntry& entry);
 /// One object with all that is known of an entry.

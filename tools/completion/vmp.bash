@@ -18,7 +18,7 @@ _vmp() {
   if [[ $word == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$(grep -oE '(^|[ ,])--[a-z0-9-]+' <<<"$help" | tr -d ' ,')" -- "$word")
   else
-    mapfile -t COMPREPLY < <(compgen -W "$(sed -n '/^Subcommands:/,$s/^  \([a-z0-9-]*\) .*/\1/p' <<<"$help")" -- "$word")
+    mapfile -t COMPREPLY < <(compgen -W "$(sed -n '/^Subcommands:/,/^$/s/^  \([a-z0-9-]*\) .*/\1/p' <<<"$help")" -- "$word")
     compopt -o default
   fi
 }

@@ -1,6 +1,7 @@
 #include "iso/rock_ridge.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "iso/sparse.hpp"
 #include "iso/text.hpp"
@@ -113,7 +114,7 @@ class SystemUse {
       if (bit < 4) {
         const Bytes stamp = field.subspan(at, each);
         // Most files have one and the same stamp several times.
-        if (last.empty() || !std::ranges::equal(stamp, last)) {
+        if (last.empty() || std::memcmp(stamp.data(), last.data(), each) != 0) {
           time = each == 7 ? short_time(stamp) : long_time(stamp);
           last = stamp;
         }

@@ -63,22 +63,18 @@ void Output::put_large(std::string_view text) {
 }
 
 void Output::number(std::uint64_t value, unsigned width) {
-  if (room() < 32) flush();
+  if (room() < 64) flush();
   char* const to = buffer_.get() + used_;
-  // Most numbers of a list are of one digit.
-  if (value < 10) {
-    const std::size_t size = std::max(width, 1u);
-    std::memset(to, ' ', size - 1);
-    to[size - 1] = static_cast<char>('0' + value);
-    used_ += size;
-    return;
-  }
+  // Blanks of the greatest width, of which the rest is written over: copying a constant size takes one instruction.
+  std::memcpy(to, "                                ", kMaxWidth);
   std::size_t digits = 1;
-  for (std::uint64_t left = value / 10; left != 0; left /= 10) ++digits;
-  const std::size_t size = std::max<std::size_t>(width, digits);
-  std::memset(to, ' ', size - digits);
-  for (char* at = to + size; digits > 0; --digits, value /= 10) *--at = static_cast<char>('0' + value % 10);
-  used_ += size;
+  for (std::uint64_t left = value; left >= 10; left /= 10) ++digits;
+  used_ += std::max<std::size_t>(width, digits);
+  char* at = buffer_.get() + used_;
+  do {
+    *--at = static_cast<char>('0' + value % 10);
+    value /= 10;
+  } while (value != 0);
 }
 
 void Output::name(std::string_view text) {
@@ -200,7 +196,9 @@ void Output::flush() {
   used_ = 0;
 }
 
-void put_mode(Output& out, const IsoEntry& entry) {
+void Output::mode(const IsoEntry& entry) {
+  const std::uint32_t key = (static_cast<std::uint32_t>(entry.type) << 16) | entry.mode;
+  if (key == cached_mode_) return put(std::string_view(cached_mode_text_, 10));
   constexpr char kTypes[] = "-dlcbps";
   char text[10];
   text[0] = kTypes[static_cast<std::size_t>(entry.type)];
@@ -209,11 +207,13 @@ void put_mode(Output& out, const IsoEntry& entry) {
   if ((entry.mode & 04000) != 0) text[3] = text[3] == 'x' ? 's' : 'S';
   if ((entry.mode & 02000) != 0) text[6] = text[6] == 'x' ? 's' : 'S';
   if ((entry.mode & 01000) != 0) text[9] = text[9] == 'x' ? 't' : 'T';
-  out.put(std::string_view(text, 10));
+  std::memcpy(cached_mode_text_, text, 10);
+  cached_mode_ = key;
+  put(std::string_view(text, 10));
 }
 
 void put_long_entry(Output& out, std::string_view path, const IsoEntry& entry) {
-  put_mode(out, entry);
+  out.mode(entry);
   out.number(entry.links, 4);
   out.number(entry.uid, 6);
   out.number(entry.gid, 6);

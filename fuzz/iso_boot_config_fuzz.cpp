@@ -1,4 +1,5 @@
-// The boot-configuration parsers: the input is every file of the image.
+// A parser of boot configurations, one binary for each, told apart by VMP_FUZZ_LOADER: the input is every file of the
+// image.
 #include "iso/boot_config/boot_config.hpp"
 
 using namespace vm_platform;
@@ -21,15 +22,17 @@ class OneFile final : public ConfigFiles {
   std::string text_;
   int reads_ = 0;
 };
+
+[[maybe_unused]] void syslinux(ConfigFiles& files, BootMenu& menu) {
+  read_syslinux(files, "/isolinux/isolinux.cfg", menu);
+}
+[[maybe_unused]] void grub(ConfigFiles& files, BootMenu& menu) { read_grub(files, "/boot/grub/grub.cfg", menu); }
+[[maybe_unused]] void systemd_boot(ConfigFiles& files, BootMenu& menu) { read_systemd_boot(files, menu); }
 }  // namespace
 
-// Each parser sees its own reads.
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  const std::string text(reinterpret_cast<const char*>(data), size);
+  OneFile files(std::string(reinterpret_cast<const char*>(data), size));
   BootMenu menu;
-  OneFile for_syslinux(text), for_grub(text), for_systemd(text);
-  read_syslinux(for_syslinux, "/isolinux/isolinux.cfg", menu);
-  read_grub(for_grub, "/boot/grub/grub.cfg", menu);
-  read_systemd_boot(for_systemd, menu);
+  VMP_FUZZ_LOADER(files, menu);
   return 0;
 }

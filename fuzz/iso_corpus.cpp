@@ -1,4 +1,4 @@
-// Writes seeds for the ISO fuzz targets: DIR/images and DIR/configs.
+// Writes seeds for the ISO fuzz targets: a folder in DIR for each kind of input.
 #include <filesystem>
 #include <fstream>
 
@@ -47,18 +47,35 @@ int main(int argc, char** argv) {
     catalog[96] = '\x88';
     const auto boot = image.add_file(catalog);
     image.add_boot_record(boot);
+    const auto enhanced = image.add_directory({{"a version 2 name", file, 7}});
+    image.add_enhanced(enhanced, image.directory_size());
     image.add_terminator();
     write(dir / "images/rich.iso", std::string_view(image.raw().data(), image.raw().size()));
+    write(dir / "el_torito/catalog", catalog);
+    write(dir / "zisofs/v1", le32(3) + le32(0) + std::string("\0\0\x04", 3) + packed);
     const std::vector<char> raw = image.as_raw_sectors(1);
     write(dir / "images/raw.bin", std::string_view(raw.data(), raw.size()));
   }
-  write(dir / "configs/isolinux.cfg",
+  write(dir / "zisofs/v2", le32(3) + le32(0) + std::string("\1\0\x06", 3) + "\xEF\x22\x55\xA1\xBC\x1B\x95\xA0" +
+                               std::string("\0\x06\x01\x0F", 4) + le32(3) + le32(0) + le32(40) + le32(0) + le32(51) +
+                               le32(0) + std::string("\x78\x9C\x4B\x4C\x4A\x06\x00\x02\x4D\x01\x27", 11));
+  {
+    std::string index;
+    for (int i = 0; i < 256; ++i) index += both32(i == 3 ? 16u : i == 4 ? 0x40000001u : 0x80000000u);
+    write(dir / "sparse/two_levels",
+          le32(65536) + le32(0) + "\1" + std::string(2048, '\0') + index + std::string(256, 'd'));
+  }
+  write(dir / "system_use/all",
+        std::string(1, '\0') + px(0100644) + nm("a", 1) + sl(sl_component("", 8) + sl_component("a")) +
+            field("TF", "\x0E" + std::string(21, '\x01')) + field("SF", both32(0) + both32(99) + "\1") +
+            ce(0, 160, 30) + sp() + nm("b") + zf(3) + field("RE", "") + field("CL", both32(1)));
+  write(dir / "syslinux/isolinux.cfg",
         "default b\nui vesamenu.c32\nlabel a\n menu label ^A\n kernel vmlinuz\n append initrd=i quiet\nmenu begin "
         "x\nlabel b\n linux k\n initrd i\nmenu end\ninclude other.cfg\n");
-  write(dir / "configs/grub.cfg",
+  write(dir / "grub/grub.cfg",
         "set default=\"1>b\"\nif [ \"$a\" = b -o -f /x ]; then set x=${y}; else true; fi\nfunction f { linux /k $x; }\n"
         "for i in 1 2; do menuentry \"e $i\" --id b { search --set=root --file /x; f; initrd /i }; done\n"
         "submenu s { menuentry t { loopback loop /x.iso; linux (loop)/k } }\nsource $prefix/o.cfg\n");
-  write(dir / "configs/loader.conf", "default a*\ntitle T\nlinux /k\ninitrd /i\noptions o\nefi /e\n");
+  write(dir / "systemd_boot/loader.conf", "default a*\ntitle T\nlinux /k\ninitrd /i\noptions o\nefi /e\n");
   return 0;
 }

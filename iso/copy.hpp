@@ -8,6 +8,10 @@
 namespace vm_platform::iso {
 
 [[nodiscard]] Result<void> write_all(int descriptor, Bytes bytes);
+/// `size` zero bytes: at the end of a file a hole, where the host has such.
+[[nodiscard]] Result<void> write_zeros(int descriptor, std::uint64_t size);
+/// The same by writing them.
+[[nodiscard]] Result<void> write_zero_bytes(int descriptor, std::uint64_t size);
 /// Copies without going through this process; returns how much of `size` it could (0 where the host has no such way).
 [[nodiscard]] std::uint64_t copy_in_kernel(int from, std::uint64_t offset, std::uint64_t size, int to);
 

@@ -99,7 +99,7 @@ Result<void> decode_record(const Tree& tree, const RawRecord& record, Continuati
   entry.symlink_target.clear();
   entry.type = (flags & record_flag::kDirectory) != 0 ? IsoEntryType::Directory : IsoEntryType::File;
   entry.hidden = (flags & record_flag::kHidden) != 0;
-  entry.has_posix = entry.sparse = entry.relocated = false;
+  entry.has_posix = entry.relocated = false;
   entry.interleaved = u8(b, 26) != 0 || u8(b, 27) != 0;
   entry.mode = entry.is_directory() ? 0555 : 0444;
   entry.links = 1;
@@ -108,10 +108,10 @@ Result<void> decode_record(const Tree& tree, const RawRecord& record, Continuati
   entry.stored_size = entry.size = le32(b, 10);
   // The extended attribute record comes first; the data begin behind it (ECMA-119 9.1.3).
   entry.set_extent({(static_cast<std::uint64_t>(le32(b, 2)) + u8(b, 1)) * tree.block_size, entry.stored_size});
-  entry.modified = short_time(b.subspan(18, 7));
-  entry.accessed = entry.changed = entry.created = IsoTime{};
+  entry.modified = entry.accessed = entry.changed = entry.created = IsoTime{};
   entry.record_offset = record.offset;
   entry.zisofs = {};
+  entry.sparse_depth = 0;
   links = {};
   if (checker != nullptr) {
     if (!both32_agree(b, 2)) checker->complain(record.offset + 2, "extent: the two byte orders disagree");
@@ -123,12 +123,13 @@ Result<void> decode_record(const Tree& tree, const RawRecord& record, Continuati
     const Bytes area = record.system_use();
     const std::uint64_t at = record.offset + static_cast<std::uint64_t>(area.data() - b.data());
     if (area.size() >= 4) result = read_system_use(tree.susp, area, at, continuations, entry, links, checker);
-    if (entry.is_symlink()) {
-      entry.size = entry.symlink_target.size();
-    } else if (entry.type > IsoEntryType::Symlink) {
-      entry.size = 0;
+    if (!entry.is_file()) {
+      entry.zisofs = {};
+      entry.sparse_depth = 0;
+      entry.size = entry.is_directory() ? entry.stored_size : entry.is_symlink() ? entry.symlink_target.size() : 0;
     }
   }
+  if (!entry.modified.present) entry.modified = short_time(b.subspan(18, 7));
   if (links.has_name && !entry.name.empty()) return result;
   entry.name.clear();
   if (record.is_dot()) {
@@ -176,8 +177,9 @@ Result<bool> DirectoryCursor::next(IsoEntry& entry) {
     if (record.is_dot() || (record.flags() & record_flag::kAssociated) != 0) continue;
     auto decoded = decode_record(tree_, record, continuations_, entry, links, checker_);
     if (!decoded) return fail(std::move(decoded.error()));
-    if (!decompress_ && entry.zisofs.block_log2 != 0) {
+    if (!decompress_ && (entry.zisofs.block_log2 != 0 || entry.sparse_depth != 0)) {
       entry.zisofs = {};
+      entry.sparse_depth = 0;
       entry.size = entry.stored_size;
     }
     if (links.is_relocated) continue;
@@ -221,7 +223,7 @@ Result<void> DirectoryCursor::collect_sections(IsoEntry& entry, const RawRecord&
     entry.add_extent({(static_cast<std::uint64_t>(le32(b, 2)) + u8(b, 1)) * tree_.block_size, size});
     entry.interleaved = entry.interleaved || u8(b, 26) != 0 || u8(b, 27) != 0;
     entry.stored_size += size;
-    if (entry.zisofs.block_log2 == 0) entry.size = entry.stored_size;
+    if (entry.zisofs.block_log2 == 0 && entry.sparse_depth == 0) entry.size = entry.stored_size;
     if ((record.flags() & record_flag::kMultiExtent) == 0) return {};
   }
 }

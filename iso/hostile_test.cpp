@@ -117,7 +117,7 @@ TEST(HostileTest, BothEndianPairsThatDisagreeAreReported) {
 
 TEST(HostileTest, AMillionContinuationAreas) {
   TestImage image;
-  const std::uint32_t areas = 100'000;  // each 28 bytes, each pointing to the next
+  const std::uint32_t areas = 1'000'000;  // each 28 bytes, each pointing to the next
   const auto first = image.allocate(areas * 32);
   for (std::uint32_t i = 0; i < areas; ++i) {
     const std::uint64_t next = std::uint64_t{first} * 2048 + (i + 1) * 32;
@@ -134,15 +134,41 @@ TEST(HostileTest, AMillionContinuationAreas) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
 }
 
-TEST(HostileTest, ManyNamesInOneDirectory) {
+TEST(HostileTest, AMillionNamesInOneDirectory) {
   TestImage image;
-  std::vector<TestRecord> records;
-  for (int i = 0; i < 100'000; ++i) records.push_back({"N" + std::to_string(i), 20, 1});
-  const auto root = image.add_directory(records);
+  constexpr std::uint32_t kNames = 1'000'000, kInSector = 2048 / 42;
+  constexpr std::uint32_t kSize = (kNames + kInSector - 1) / kInSector * 2048;
+  const auto root = image.allocate(kSize);
+  std::string record = record_bytes({"N0000000", 20, 1});
+  ASSERT_EQ(record.size(), 42u);
+  for (std::uint32_t i = 0; i < kNames; ++i) {
+    for (std::uint32_t digit = 0, left = i; digit < 7; ++digit, left /= 10) {
+      record[33 + 7 - digit] = static_cast<char>('0' + left % 10);
+    }
+    image.put(std::uint64_t{root} * 2048 + i / kInSector * 2048 + i % kInSector * 42, record);
+  }
+  image.add_primary(root, kSize);
+  auto iso = SimpleIso9660::open_memory(image.bytes()).value();
+  EXPECT_EQ(walk_all(iso).entries, kNames);
+  EXPECT_TRUE(iso.find("N0999999").has_value());
+}
+
+TEST(HostileTest, OverlappingExtentsAreReported) {
+  TestImage image;
+  const auto block = image.add_file(std::string(6000, 'x'));
+  const auto root = image.add_directory({{"A.;1", block, 6000}, {"B.;1", block + 1, 2048}, {"SAME.;1", block, 6000}});
   image.add_primary(root, image.directory_size());
   auto iso = SimpleIso9660::open_memory(image.bytes()).value();
-  EXPECT_EQ(walk_all(iso).entries, 100'000u);
-  EXPECT_TRUE(iso.find("N99999").has_value());
+  CountingSink sink;
+  EXPECT_EQ(iso_verify(iso, sink).value().warnings, 1u) << "one extent with two names is a hard link";
+  EXPECT_THAT(sink.all, ::testing::Contains(HasSubstr("overlaps the one at byte")));
+  // A file over a directory is worse.
+  TestImage bad;
+  const auto at = static_cast<std::uint32_t>(bad.bytes().size() / 2048);
+  const auto top = bad.add_directory({{"OVER.;1", at, 100}});
+  bad.add_primary(top, bad.directory_size());
+  auto damaged = SimpleIso9660::open_memory(bad.bytes()).value();
+  EXPECT_EQ(iso_verify(damaged, sink).value().errors, 1u);
 }
 
 TEST(HostileTest, ZisofsThatLies) {

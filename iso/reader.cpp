@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "iso/sparse.hpp"
 #include "iso/text.hpp"
 
 namespace vm_platform {
@@ -109,7 +110,8 @@ Result<void> check_readable(const IsoEntry& file) {
   if (file.is_directory()) return refuse(ErrorCode::InvalidArgument, "is a directory");
   if (!file.is_file()) return refuse(ErrorCode::InvalidArgument, "is not a regular file");
   if (file.interleaved) return refuse(ErrorCode::Unsupported, "is recorded in interleaved mode");
-  if (file.sparse) return refuse(ErrorCode::Unsupported, "is recorded as a sparse file (Rock Ridge SF)");
+  if (file.sparse_depth == kUnreadableSparse)
+    return refuse(ErrorCode::Corrupt, "its sparse file field (Rock Ridge SF) is damaged");
   return {};
 }
 
@@ -129,6 +131,13 @@ Result<std::size_t> read_stored(const Source& source, const IsoEntry& file, std:
     offset = 0;
   }
   return done;
+}
+
+Result<std::size_t> read_content(const Source& source, const IsoEntry& file, std::uint64_t offset,
+                                 std::span<std::byte> into) {
+  if (file.zisofs.block_log2 != 0) return read_zisofs(source, file, offset, into);
+  if (file.sparse_depth != 0) return read_sparse(source, file, offset, into);
+  return read_stored(source, file, offset, into);
 }
 
 }  // namespace iso
@@ -179,15 +188,16 @@ Result<std::size_t> SimpleIso9660::read(const IsoEntry& file, std::uint64_t offs
   if (auto ok = iso::check_readable(file); !ok) return fail(std::move(ok.error()));
   if (offset >= file.size) return std::size_t{0};
   into = into.first(static_cast<std::size_t>(std::min<std::uint64_t>(into.size(), file.size - offset)));
-  if (file.zisofs.block_log2 != 0) return iso::read_zisofs(*impl_->source, file, offset, into);
-  return iso::read_stored(*impl_->source, file, offset, into);
+  return iso::read_content(*impl_->source, file, offset, into);
 }
 
 Result<std::span<const std::byte>> SimpleIso9660::view(const IsoEntry& file) const {
   if (auto ok = iso::check_readable(file); !ok) return fail(std::move(ok.error()));
-  if (file.extents().size() != 1 || file.zisofs.block_log2 != 0) {
+  if (file.extents().size() != 1 || !iso::stored_plainly(file)) {
     return fail(VmError(ErrorCode::Unsupported, "view", "'" + file.name + "'",
-                        file.zisofs.block_log2 != 0 ? "is compressed" : "is in several extents")
+                        file.zisofs.block_log2 != 0 ? "is compressed"
+                        : file.sparse_depth != 0    ? "is sparse"
+                                                    : "is in several extents")
                     .with_hint("use read"));
   }
   return impl_->source->view(file.extents().front().offset, file.size);

@@ -31,6 +31,16 @@ namespace iso {
 /// Uncompressed bytes of a zisofs file.
 [[nodiscard]] Result<std::size_t> read_zisofs(const Source& source, const IsoEntry& file, std::uint64_t offset,
                                               std::span<std::byte> into);
+/// Bytes of a sparse file, zeros included.
+[[nodiscard]] Result<std::size_t> read_sparse(const Source& source, const IsoEntry& file, std::uint64_t offset,
+                                              std::span<std::byte> into);
+/// Bytes of any file that `check_readable` lets pass; `into` lies within the file.
+[[nodiscard]] Result<std::size_t> read_content(const Source& source, const IsoEntry& file, std::uint64_t offset,
+                                               std::span<std::byte> into);
+/// Whether a file's bytes are in its extents one after the other.
+[[nodiscard]] inline bool stored_plainly(const IsoEntry& file) {
+  return file.zisofs.block_log2 == 0 && file.sparse_depth == 0;
+}
 [[nodiscard]] Result<IsoBootCatalog> read_boot_catalog(const Source& source, std::uint64_t offset);
 
 }  // namespace iso

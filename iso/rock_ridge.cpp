@@ -1,7 +1,9 @@
 #include "iso/rock_ridge.hpp"
 
 #include <algorithm>
+#include <cstring>
 
+#include "iso/sparse.hpp"
 #include "iso/text.hpp"
 
 namespace vm_platform::iso {
@@ -62,7 +64,7 @@ class SystemUse {
       case sig('C', 'L'): links_.has_child = location(field, offset, links_.child); break;
       case sig('P', 'L'): links_.has_parent = location(field, offset, links_.parent); break;
       case sig('R', 'E'): links_.is_relocated = true; break;
-      case sig('S', 'F'): entry_.sparse = true; break;
+      case sig('S', 'F'): sparse(field, offset); break;
       case sig('Z', 'F'):
       case sig('Z', '2'): compressed(field, offset); break;
       default: break;  // AL, AS, SP, ER, ES, RR, PD, ...: nothing a reader of files needs
@@ -112,7 +114,7 @@ class SystemUse {
       if (bit < 4) {
         const Bytes stamp = field.subspan(at, each);
         // Most files have one and the same stamp several times.
-        if (last.empty() || !std::ranges::equal(stamp, last)) {
+        if (last.empty() || std::memcmp(stamp.data(), last.data(), each) != 0) {
           time = each == 7 ? short_time(stamp) : long_time(stamp);
           last = stamp;
         }
@@ -178,6 +180,24 @@ class SystemUse {
     block = le32(field, 4);
     pair(field, 4, offset, "link: the two byte orders disagree");
     return true;
+  }
+
+  void sparse(Bytes field, std::uint64_t offset) {
+    // RRIP 1.10 had a 32-bit size alone, 12 bytes in all; 1.12 has two halves and the depth.
+    entry_.sparse_depth = kUnreadableSparse;
+    if (field.size() < 12) return complain(offset, "SF field is too short");
+    const bool old = field.size() < 21;
+    const std::uint8_t depth = old ? kOldSparseDepth : u8(field, 20);
+    if (depth < 1 || depth > kMaxSparseDepth) return complain(offset, "SF: the table depth is not 1 to 7");
+    const std::uint64_t size =
+        old ? le32(field, 4) : (static_cast<std::uint64_t>(le32(field, 4)) << 32) | le32(field, 12);
+    if (depth < kMaxSparseDepth && size > std::uint64_t{1} << (8 * (depth + 1))) {
+      return complain(offset, "SF: the file is larger than its index");
+    }
+    entry_.sparse_depth = depth;
+    entry_.size = size;
+    pair(field, 4, offset, "SF: the two byte orders disagree");
+    if (!old) pair(field, 12, offset, "SF: the two byte orders disagree");
   }
 
   void compressed(Bytes field, std::uint64_t offset) {

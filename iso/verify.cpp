@@ -4,6 +4,7 @@
 #include <set>
 
 #include "iso/reader.hpp"
+#include "iso/sparse.hpp"
 
 namespace vm_platform {
 namespace {
@@ -207,19 +208,16 @@ class Verifier final : public Checker {
         placed_.push_back({extent, file.record_offset, false});
       }
     }
-    if (file.interleaved || file.sparse) {
-      warn(file.record_offset, path_,
-           file.sparse ? "sparse file (Rock Ridge SF): not read" : "interleaved file: not read");
+    if (file.interleaved) {
+      warn(file.record_offset, path_, "interleaved file: not read");
       return;
     }
-    if (!inside || !read_content_) return;
+    if (!inside || !read_content_ || file.sparse_depth == kUnreadableSparse) return;  // the field was told of
+    if (file.sparse_depth != 0) return check_sparse(file);
     buffer_.resize(static_cast<std::size_t>(std::clamp<std::uint64_t>(file.size, buffer_.size(), 1 * kMiB)));
     for (std::uint64_t done = 0; done < file.size;) {
-      auto got = file.zisofs.block_log2 != 0
-                     ? read_zisofs(source_, file, done,
-                                   std::span(buffer_).first(static_cast<std::size_t>(
-                                       std::min<std::uint64_t>(buffer_.size(), file.size - done))))
-                     : read_stored(source_, file, done, buffer_);
+      const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(buffer_.size(), file.size - done));
+      auto got = read_content(source_, file, done, std::span(buffer_).first(want));
       if (!got || *got == 0) {
         const bool missing_zlib = !got && got.error().code() == ErrorCode::Unsupported;
         if (missing_zlib) {
@@ -231,6 +229,33 @@ class Verifier final : public Checker {
       }
       done += *got;
       report_.bytes += *got;
+    }
+  }
+
+  /// Its index and what it points to; the zeros between are not worth reading.
+  void check_sparse(const IsoEntry& file) {
+    class Reader final : public SparseParts {
+     public:
+      Reader(Verifier& verifier, const IsoEntry& entry) : verifier_(verifier), file_(entry) {}
+      Result<void> data(std::uint64_t, std::uint64_t stored, std::uint64_t size) override {
+        std::vector<std::byte>& buffer = verifier_.buffer_;
+        buffer.resize(static_cast<std::size_t>(std::clamp<std::uint64_t>(size, buffer.size(), 1 * kMiB)));
+        for (std::uint64_t done = 0; done < size;) {
+          const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), size - done));
+          auto got = read_stored(verifier_.source_, file_, stored + done, std::span(buffer).first(want));
+          if (!got) return fail(std::move(got.error()));
+          done += want;
+          verifier_.report_.bytes += want;
+        }
+        return {};
+      }
+
+     private:
+      Verifier& verifier_;
+      const IsoEntry& file_;
+    } reader(*this, file);
+    if (auto done = visit_sparse(source_, file, 0, file.size, reader); !done) {
+      error(file.extents().front().offset, path_, done.error().reason());
     }
   }
 

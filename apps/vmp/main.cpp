@@ -1,6 +1,8 @@
 // vmp: the command-line tool. Each subcommand is a file in commands/.
+#include <algorithm>
 #include <cstdio>
 #include <string>
+#include <string_view>
 
 #include "apps/vmp/command.hpp"
 
@@ -25,22 +27,27 @@ int report(const VmError& error) {
 
 namespace {
 
+struct Command {
+  std::string_view name;
+  void (*add)(CLI::App& app, Action& action);
+};
+constexpr Command kCommands[] = {
+    {"version", add_version}, {"run", add_run},     {"host", add_host},   {"doctor", add_doctor},
+    {"iso", add_iso},         {"pci", add_pci},     {"iommu", add_iommu}, {"passthrough", add_passthrough},
+    {"npu", add_npu},         {"sriov", add_sriov}, {"gpu", add_gpu},
+};
+
 int run(int argc, char** argv) {
   CLI::App app("Make, run and inspect virtual machines, and hand real devices to them.", "vmp");
   app.require_subcommand(1);
   app.footer("`vmp COMMAND --help` explains a command and shows examples.");
   Action action;
-  add_version(app, action);
-  add_run(app, action);
-  add_host(app, action);
-  add_doctor(app, action);
-  add_iso(app, action);
-  add_pci(app, action);
-  add_iommu(app, action);
-  add_passthrough(app, action);
-  add_npu(app, action);
-  add_sriov(app, action);
-  add_gpu(app, action);
+  const std::string_view wanted = argc > 1 ? argv[1] : "";
+  const bool known = std::ranges::find(kCommands, wanted, &Command::name) != std::end(kCommands);
+  // Describing all commands takes longer than the quick ones run: where one is named, it is described alone.
+  for (const Command& command : kCommands) {
+    if (!known || command.name == wanted) command.add(app, action);
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -59,7 +59,6 @@ struct IsoEntry {
   bool hidden = false;       ///< The "existence" flag (ECMA-119 9.1.6).
   bool has_posix = false;    ///< Mode, owner and links below come from Rock Ridge.
   bool interleaved = false;  ///< Recorded in interleaved mode; reading it is refused.
-  bool sparse = false;       ///< Rock Ridge SF; reading it is refused.
   bool relocated = false;    ///< A directory reached through a Rock Ridge child link.
 
   std::uint32_t mode = 0;   ///< Permission bits 07777. Without Rock Ridge 0444, and 0555 for a directory.
@@ -70,13 +69,18 @@ struct IsoEntry {
   std::uint32_t device_major = 0;  ///< Of a device node.
   std::uint32_t device_minor = 0;
 
-  std::uint64_t size = 0;         ///< Bytes that reading gives: of a zisofs file the uncompressed size.
+  std::uint64_t size =
+      0;  ///< Bytes that reading gives: of a zisofs file the uncompressed size, of a sparse file with its zeros.
   std::uint64_t stored_size = 0;  ///< Bytes on the medium.
   IsoTime modified, accessed, changed, created;
   std::string symlink_target;  ///< UTF-8, of a symbolic link.
 
   std::uint64_t record_offset = 0;  ///< Byte offset of the directory record in the image.
   std::uint8_t extended_attribute_blocks = 0;
+
+  /// Levels of index of a sparse file (Rock Ridge SF), 1 to 7; 0 for any other file, 255 where
+  /// the field is damaged, and reading refused. Reading gives the zeros too.
+  std::uint8_t sparse_depth = 0;
 
   /// How a zisofs file is stored; `block_log2` is 0 for any other file.
   struct Zisofs {
@@ -238,7 +242,7 @@ class Iso9660 {
   /// files come decompressed. Fails with `Corrupt` where the image ends before the file does.
   [[nodiscard]] virtual Result<std::size_t> read(const IsoEntry& file, std::uint64_t offset,
                                                  std::span<std::byte> into) const = 0;
-  /// The bytes of a file that is stored uncompressed in one extent, without copying; valid as long as the reader. Fails
+  /// The bytes of a file that is stored as it is in one extent, without copying; valid as long as the reader. Fails
   /// with `Unsupported` for any other file. Where the image is a file that is made shorter meanwhile, touching the
   /// bytes raises SIGBUS; `read` reports an error instead.
   [[nodiscard]] virtual Result<std::span<const std::byte>> view(const IsoEntry& file) const = 0;
@@ -257,7 +261,7 @@ class Iso9660 {
 /// How to open an image.
 struct IsoOpenOptions {
   IsoNameSpace names = IsoNameSpace::Auto;
-  bool decompress = true;  ///< False gives zisofs files as they are stored.
+  bool decompress = true;  ///< False gives zisofs and sparse files as they are stored.
   /// First sector of the session to read, as `IsoVolumeInfo::sessions` has them; without it the last one.
   std::optional<std::uint64_t> session;
 };

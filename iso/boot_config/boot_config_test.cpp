@@ -72,6 +72,21 @@ TEST(SyslinuxTest, MenuWithIncludesAsDebianHasIt) {
   EXPECT_EQ(menu.default_entry, 0u);
 }
 
+/// Debian's help screen is a configuration that includes the menu again, with another default.
+TEST(SyslinuxTest, HelpThatLeadsBackToTheMenuAddsNothing) {
+  FakeFiles files;
+  files.files["/isolinux/menu.cfg"] =
+      "include txt.cfg\nmenu begin dark\n label mainmenu\n  menu label ^Back..\n  menu exit\n include drk.cfg\nmenu "
+      "end\n"
+      "label help\n menu label ^Help\n text help\n   label this is no label\n endtext\n config prompt.cfg\n";
+  files.files["/isolinux/txt.cfg"] = "label install\n kernel linux\n";
+  files.files["/isolinux/drk.cfg"] = "default dark\nlabel dark\n kernel linux\n append dark\n";
+  files.files["/isolinux/prompt.cfg"] = "default dark\ninclude menu.cfg\nlabel rescue\n kernel linux\n append rescue\n";
+  const BootMenu menu = syslinux(files, "include menu.cfg\ndefault vesamenu.c32\n");
+  EXPECT_THAT(titles(menu), ElementsAre("install", "dark > dark", "Help > rescue"));
+  EXPECT_FALSE(menu.default_entry) << "the first that can be booted";
+}
+
 TEST(SyslinuxTest, DefaultLabelGlobalAppendAndInitrdDirective) {
   FakeFiles files;
   const BootMenu menu = syslinux(

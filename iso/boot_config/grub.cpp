@@ -3,6 +3,7 @@
 #include <map>
 
 #include "iso/boot_config/boot_config.hpp"
+#include "iso/boot_config/grub_condition.hpp"
 #include "iso/boot_config/grub_lexer.hpp"
 
 namespace vm_platform::iso {
@@ -14,7 +15,7 @@ using Variables = std::map<std::string, std::string, std::less<>>;
 constexpr int kMaxCommands = 100'000, kMaxDepth = 48;
 constexpr std::size_t kMaxVariable = 65536, kMaxVariables = 4096;
 
-class Grub {
+class Grub final : private GrubFileQuery {
  public:
   Grub(ConfigFiles& files, BootMenu& menu) : files_(files), menu_(menu), first_(menu.entries.size()) {}
 
@@ -194,7 +195,7 @@ class Grub {
     }
     if (name == "unset" && words.size() > 1) return variables_.erase(words[1]), 0;
     if (name == "false") return 1;
-    if (name == "[" || name == "test") return test(words);
+    if (name == "[" || name == "test") return grub_condition(words, *this) ? 0 : 1;
     if (name == "menuentry" || name == "submenu") return entry(words, block), 0;
     if (name == "source" || name == "." || name == "configfile") {
       if (words.size() > 1) {
@@ -350,6 +351,15 @@ class Grub {
     return *found;
   }
 
+  bool exists(const std::string& path) override {
+    const auto found = in_image(path);
+    return found && files_.exists(*found);
+  }
+  bool is_directory(const std::string& path) override {
+    const auto found = in_image(path);
+    return found && files_.is_directory(*found);
+  }
+
   int search(const Words& words) {
     std::string variable = "root", wanted;
     bool by_label = words[0].ends_with("label"), by_file = words[0].ends_with("file");
@@ -373,66 +383,6 @@ class Grub {
     if (!found) return 1;
     set(variable, "cd0");
     return 0;
-  }
-
-  int test(const Words& words) {
-    std::size_t end = words.size();
-    if (words[0] == "[" && end > 1 && words.back() == "]") --end;
-    // expr [-a|-o expr]...: from left to right, as GRUB does
-    bool result = false, negate = false;
-    char join = 'o';
-    for (std::size_t i = 1; i < end;) {
-      if (words[i] == "!") {
-        negate = !negate;
-        ++i;
-        continue;
-      }
-      if (words[i] == "-a" || words[i] == "-o") {
-        join = words[i][1];
-        ++i;
-        continue;
-      }
-      bool value;
-      if (words[i].size() == 2 && words[i][0] == '-' && i + 1 < end && (i + 2 >= end || !is_comparison(words[i + 1]))) {
-        value = unary(words[i][1], words[i + 1]);
-        i += 2;
-      } else if (i + 2 < end && is_comparison(words[i + 1])) {
-        value = compare(words[i], words[i + 1], words[i + 2]);
-        i += 3;
-      } else {
-        value = !words[i].empty();
-        ++i;
-      }
-      value = value != negate;
-      negate = false;
-      result = join == 'a' ? result && value : result || value;
-    }
-    return result ? 0 : 1;
-  }
-
-  static bool is_comparison(std::string_view word) {
-    constexpr std::string_view kAll[] = {"=", "==", "!=", "<", ">", "-eq", "-ne", "-lt", "-le", "-gt", "-ge"};
-    return std::ranges::find(kAll, word) != std::end(kAll);
-  }
-  static bool compare(const std::string& a, std::string_view how, const std::string& b) {
-    if (how == "=" || how == "==") return a == b;
-    if (how == "!=") return a != b;
-    if (how == "<") return a < b;
-    if (how == ">") return a > b;
-    const long x = std::strtol(a.c_str(), nullptr, 0), y = std::strtol(b.c_str(), nullptr, 0);
-    return how == "-eq"   ? x == y
-           : how == "-ne" ? x != y
-           : how == "-lt" ? x < y
-           : how == "-le" ? x <= y
-           : how == "-gt" ? x > y
-                          : x >= y;
-  }
-  bool unary(char what, const std::string& value) {
-    if (what == 'n') return !value.empty();
-    if (what == 'z') return value.empty();
-    const auto path = in_image(value);
-    if (!path) return false;
-    return what == 'd' ? files_.is_directory(*path) : files_.exists(*path);
   }
 
   [[nodiscard]] std::string_view value_of(std::string_view name) const {

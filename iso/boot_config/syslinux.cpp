@@ -1,5 +1,6 @@
 // isolinux / syslinux configurations: https://wiki.syslinux.org/wiki/index.php?title=Config
 #include <algorithm>
+#include <set>
 
 #include "iso/boot_config/boot_config.hpp"
 
@@ -27,6 +28,8 @@ class Syslinux {
 
   void read_file(const std::string& path, int depth) {
     if (depth > kMaxConfigDepth || ++files_read_ > 64) return;
+    // A help screen leads back to the menu it came from: the entries are listed already.
+    if (!read_.insert(path).second && in_other_config_ > 0) return;
     const auto content = files_.read(path);
     if (!content) return;
     std::string_view rest = *content;
@@ -55,9 +58,9 @@ class Syslinux {
       label_ = Label{};
       label_->name = value;
     } else if (word == "default") {
-      default_ = value;
+      if (in_other_config_ == 0) default_ = value;
     } else if (word == "ontimeout") {
-      on_timeout_ = value;
+      if (in_other_config_ == 0) on_timeout_ = value;
     } else if (word == "append" || word == "initrd") {
       if (word == "append") {
         (label_ ? label_->append : global_append_) = value == "-" ? std::string_view() : value;
@@ -92,7 +95,8 @@ class Syslinux {
       std::erase(label_->title, '^');
     } else if (label_ && word == "default") {
       label_->is_default = true;
-    } else if (label_ && (word == "disable" || word == "separator")) {
+    } else if (label_ &&
+               (word == "disable" || word == "separator" || word == "exit" || word == "goto" || word == "quit")) {
       label_->disabled = true;
     }
   }
@@ -102,7 +106,7 @@ class Syslinux {
     const Label label = std::move(*label_);
     label_.reset();
     if (label.name.empty() || label.disabled || menu_.entries.size() >= kMaxBootEntries) return;
-    if (label.is_default) menu_default_ = label.name;
+    if (label.is_default && in_other_config_ == 0) menu_default_ = label.name;
     std::string kernel = label.kernel.empty() ? label.name : label.kernel;
     const std::string append = label.has_append ? label.append : global_append_;
     add(label.name, label.title.empty() ? label.name : label.title, label.type, kernel, append, label.initrds);
@@ -166,8 +170,10 @@ class Syslinux {
     const std::string file(take_word(arguments));
     if (file.empty() || file == "~" || path_.size() >= kMaxConfigDepth) return;
     path_.emplace_back(title);
+    ++in_other_config_;
     read_file(resolve_path(directory_, file), static_cast<int>(path_.size()));
     finish_label();
+    --in_other_config_;
     path_.pop_back();
   }
 
@@ -199,7 +205,9 @@ class Syslinux {
   std::optional<Label> label_;
   std::string default_, on_timeout_, menu_default_, global_append_;
   std::vector<std::string> path_;
+  std::set<std::string> read_;
   int files_read_ = 0;
+  int in_other_config_ = 0;  ///< While reading what a label leads to: its defaults are its own.
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "iso/copy.hpp"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #ifdef __linux__
@@ -20,6 +21,18 @@ Result<void> write_all(int descriptor, Bytes bytes) {
     if (put < 0) return fail(VmError::from_os(errno, "write", "descriptor " + std::to_string(descriptor)));
     bytes = bytes.subspan(static_cast<std::size_t>(put));
   }
+  return {};
+}
+
+Result<void> write_zeros(int descriptor, std::uint64_t size) {
+  struct stat status{};
+  const off_t at = ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode) ? ::lseek(descriptor, 0, SEEK_CUR) : -1;
+  // What is beyond the end reads as zeros; over what is there they must be written.
+  if (at < 0 || at < status.st_size || (::fcntl(descriptor, F_GETFL) & O_APPEND) != 0)
+    return write_zero_bytes(descriptor, size);
+  const off_t end = at + static_cast<off_t>(std::min<std::uint64_t>(size, INT64_MAX - static_cast<std::uint64_t>(at)));
+  if (::ftruncate(descriptor, end) != 0 || ::lseek(descriptor, end, SEEK_SET) != end)
+    return fail(VmError::from_os(errno, "extend", "descriptor " + std::to_string(descriptor)));
   return {};
 }
 

@@ -194,7 +194,7 @@ class PosixDirectory final : public TargetDirectory {
   /// Straight from the mapped image: write() reports EFAULT where the image was made shorter, it does not raise SIGBUS.
   static Result<void> write_small(const SimpleIso9660& iso, const IsoEntry& entry, int file) {
     if (entry.size == 0) return {};
-    if (entry.zisofs.block_log2 == 0 && entry.extents().size() == 1) {
+    if (stored_plainly(entry) && entry.extents().size() == 1) {
       if (auto bytes = iso.view(entry)) return write_all(file, *bytes);
     }
     auto written = iso.copy_to_descriptor(entry, file);

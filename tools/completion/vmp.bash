@@ -10,6 +10,7 @@ _vmp() {
     --console | --serial2) mapfile -t COMPREPLY < <(compgen -W 'stdio none pty file: fd: winsize' -- "$word"); return ;;
     --input) mapfile -t COMPREPLY < <(compgen -W 'raw canonical' -- "$word"); return ;;
     --boot) mapfile -t COMPREPLY < <(compgen -W 'auto linux pvh multiboot' -- "$word"); return ;;
+    --names) mapfile -t COMPREPLY < <(compgen -W 'auto rock-ridge joliet enhanced plain' -- "$word"); return ;;
     -*) compopt -o default; [[ $word == -* ]] || return ;;
   esac
   local help
@@ -17,7 +18,7 @@ _vmp() {
   if [[ $word == -* ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$(grep -oE '(^|[ ,])--[a-z0-9-]+' <<<"$help" | tr -d ' ,')" -- "$word")
   else
-    mapfile -t COMPREPLY < <(compgen -W "$(sed -n '/^Subcommands:/,$s/^  \([a-z0-9-]*\) .*/\1/p' <<<"$help")" -- "$word")
+    mapfile -t COMPREPLY < <(compgen -W "$(sed -n '/^Subcommands:/,/^$/s/^  \([a-z0-9-]*\) .*/\1/p' <<<"$help")" -- "$word")
     compopt -o default
   fi
 }

@@ -42,7 +42,7 @@ void add_cat(CLI::App& iso, Action& action) {
   auto options = std::make_shared<Options>();
   add_image_options(*command, *options);
   command->add_option("path", options->paths, "Files in the image")->required()->type_name("PATH");
-  command->add_flag("--stored", options->stored, "zisofs files as they are stored, not decompressed");
+  command->add_flag("--stored", options->stored, "zisofs and sparse files as they are stored");
   command->footer(
       "Symbolic links lead within the image.\nExamples:\n  vmp iso cat debian.iso README.txt\n"
       "  vmp iso cat debian.iso /install.amd/vmlinuz > vmlinuz");

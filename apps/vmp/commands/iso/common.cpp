@@ -63,14 +63,18 @@ void Output::put_large(std::string_view text) {
 }
 
 void Output::number(std::uint64_t value, unsigned width) {
-  char digits[32];
-  char* at = digits + sizeof digits;
+  if (room() < 64) flush();
+  char* const to = buffer_.get() + used_;
+  // Blanks of the greatest width, of which the rest is written over: copying a constant size takes one instruction.
+  std::memcpy(to, "                                ", kMaxWidth);
+  std::size_t digits = 1;
+  for (std::uint64_t left = value; left >= 10; left /= 10) ++digits;
+  used_ += std::max<std::size_t>(width, digits);
+  char* at = buffer_.get() + used_;
   do {
     *--at = static_cast<char>('0' + value % 10);
     value /= 10;
   } while (value != 0);
-  while (digits + sizeof digits - at < static_cast<std::ptrdiff_t>(width) && at > digits) *--at = ' ';
-  put(std::string_view(at, static_cast<std::size_t>(digits + sizeof digits - at)));
 }
 
 void Output::name(std::string_view text) {
@@ -154,11 +158,14 @@ void Output::date(const IsoTime& time, char separator) {
 }
 
 void Output::time(const IsoTime& time) {
-  if (time.present) {
-    date(time, ' ');
-  } else {
-    put("               -");
-  }
+  if (!time.present) return put("               -");
+  // Files are written together: neighbours in a list are often of the same minute.
+  const std::int64_t local = time.seconds + time.zone_minutes * 60;
+  if (local >= cached_minute_ && local < cached_minute_ + 60) return put(std::string_view(cached_time_, 16));
+  if (room() < 16) flush();
+  date(time, ' ');
+  std::memcpy(cached_time_, buffer_.get() + used_ - 16, 16);
+  cached_minute_ = local - (local % 60 + 60) % 60;
 }
 
 void Output::json_time(const IsoTime& time) {
@@ -189,7 +196,9 @@ void Output::flush() {
   used_ = 0;
 }
 
-void put_mode(Output& out, const IsoEntry& entry) {
+void Output::mode(const IsoEntry& entry) {
+  const std::uint32_t key = (static_cast<std::uint32_t>(entry.type) << 16) | entry.mode;
+  if (key == cached_mode_) return put(std::string_view(cached_mode_text_, 10));
   constexpr char kTypes[] = "-dlcbps";
   char text[10];
   text[0] = kTypes[static_cast<std::size_t>(entry.type)];
@@ -198,11 +207,13 @@ void put_mode(Output& out, const IsoEntry& entry) {
   if ((entry.mode & 04000) != 0) text[3] = text[3] == 'x' ? 's' : 'S';
   if ((entry.mode & 02000) != 0) text[6] = text[6] == 'x' ? 's' : 'S';
   if ((entry.mode & 01000) != 0) text[9] = text[9] == 'x' ? 't' : 'T';
-  out.put(std::string_view(text, 10));
+  std::memcpy(cached_mode_text_, text, 10);
+  cached_mode_ = key;
+  put(std::string_view(text, 10));
 }
 
 void put_long_entry(Output& out, std::string_view path, const IsoEntry& entry) {
-  put_mode(out, entry);
+  out.mode(entry);
   out.number(entry.links, 4);
   out.number(entry.uid, 6);
   out.number(entry.gid, 6);
@@ -223,50 +234,41 @@ void put_long_entry(Output& out, std::string_view path, const IsoEntry& entry) {
   }
 }
 
+void put_count(Output& out, std::uint64_t count, std::string_view what) {
+  out.number(count);
+  out.put(what);
+}
+
 void put_json_entry(Output& out, std::string_view path, const IsoEntry& entry) {
-  out.put("{\"path\":");
-  out.json(path);
-  out.put(",\"type\":");
-  out.json(to_string(entry.type));
-  out.put(",\"size\":");
-  out.number(entry.size);
-  out.put(",\"stored_size\":");
-  out.number(entry.stored_size);
-  out.put(",\"mode\":");
-  out.number(entry.mode);
-  out.put(",\"uid\":");
-  out.number(entry.uid);
-  out.put(",\"gid\":");
-  out.number(entry.gid);
-  out.put(",\"links\":");
-  out.number(entry.links);
-  out.put(",\"modified\":");
-  out.json_time(entry.modified);
-  if (entry.is_symlink()) {
-    out.put(",\"target\":");
-    out.json(entry.symlink_target);
-  }
+  JsonObject object(out);
+  object.text("path", path);
+  object.text("type", to_string(entry.type));
+  object.number("size", entry.size);
+  object.number("stored_size", entry.stored_size);
+  object.number("mode", entry.mode);
+  object.number("uid", entry.uid);
+  object.number("gid", entry.gid);
+  object.number("links", entry.links);
+  object.member("modified").json_time(entry.modified);
+  if (entry.is_symlink()) object.text("target", entry.symlink_target);
   if (entry.type == IsoEntryType::CharacterDevice || entry.type == IsoEntryType::BlockDevice) {
-    out.put(",\"device_major\":");
-    out.number(entry.device_major);
-    out.put(",\"device_minor\":");
-    out.number(entry.device_minor);
+    object.number("device_major", entry.device_major);
+    object.number("device_minor", entry.device_minor);
   }
-  if (entry.zisofs.block_log2 != 0) out.put(",\"compressed\":true");
-  if (entry.interleaved) out.put(",\"interleaved\":true");
-  if (entry.hidden) out.put(",\"hidden\":true");
-  out.put(",\"extents\":[");
+  object.mark("compressed", entry.zisofs.block_log2 != 0);
+  object.mark("sparse", entry.sparse_depth != 0);
+  object.mark("interleaved", entry.interleaved);
+  object.mark("hidden", entry.hidden);
+  object.member("extents").put('[');
   const char* separator = "";
   for (const IsoExtent& extent : entry.extents()) {
     out.put(separator);
-    out.put("{\"offset\":");
-    out.number(extent.offset);
-    out.put(",\"size\":");
-    out.number(extent.size);
-    out.put('}');
+    JsonObject one(out);
+    one.number("offset", extent.offset);
+    one.number("size", extent.size);
     separator = ",";
   }
-  out.put("]}");
+  out.put(']');
 }
 
 }  // namespace vm_platform::vmp::iso

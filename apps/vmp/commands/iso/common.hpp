@@ -42,6 +42,8 @@ class Output {
   }
   /// Right-aligned in `width`, at most 32.
   void number(std::uint64_t value, unsigned width = 0);
+  /// `-rw-r--r--`
+  void mode(const IsoEntry& entry);
   /// A name as it can be shown: on a terminal control characters are escaped, so that no image drives the terminal.
   void name(std::string_view text);
   /// A quoted JSON string.
@@ -59,16 +61,49 @@ class Output {
   void put_large(std::string_view text);
   void date(const IsoTime& time, char separator);
   void two(unsigned value);
-  static constexpr std::size_t kSize = 64 * 1024;
+  static constexpr std::size_t kSize = 64 * 1024, kMaxWidth = 32;
   std::unique_ptr<char[]> buffer_;
   std::size_t used_ = 0;
   bool terminal_, failed_ = false;
   std::int64_t cached_day_ = INT64_MIN;  ///< Most neighbours in a list are of the same day.
   char cached_date_[10] = {};
+  std::int64_t cached_minute_ = INT64_MIN;  ///< First second of the minute that `cached_time_` shows.
+  char cached_time_[16] = {};
+  std::uint32_t cached_mode_ = UINT32_MAX;
+  char cached_mode_text_[10] = {};
 };
 
-/// `-rw-r--r--`
-void put_mode(Output& out, const IsoEntry& entry);
+/// One JSON object, written member by member; its end is the end of this.
+class JsonObject {
+ public:
+  explicit JsonObject(Output& out) : out_(out) { out_.put('{'); }
+  JsonObject(const JsonObject&) = delete;
+  JsonObject& operator=(const JsonObject&) = delete;
+  ~JsonObject() { out_.put('}'); }
+
+  /// The name alone; the value is what is put next.
+  Output& member(std::string_view name) {
+    out_.put(first_ ? "\"" : ",\"");
+    first_ = false;
+    out_.put(name);
+    out_.put("\":");
+    return out_;
+  }
+  void text(std::string_view name, std::string_view value) { member(name).json(value); }
+  void number(std::string_view name, std::uint64_t value) { member(name).number(value); }
+  void flag(std::string_view name, bool value) { member(name).put(value ? "true" : "false"); }
+  /// Only where it is true.
+  void mark(std::string_view name, bool value) {
+    if (value) flag(name, true);
+  }
+
+ private:
+  Output& out_;
+  bool first_ = true;
+};
+
+/// `3 files` and what follows.
+void put_count(Output& out, std::uint64_t count, std::string_view what);
 /// One object with all that is known of an entry.
 void put_json_entry(Output& out, std::string_view path, const IsoEntry& entry);
 /// One line of `ls -l`; without the newline.

@@ -58,10 +58,8 @@ int run(const Options& options) {
     out.put("]}\n");
   } else {
     out.put('\n');
-    out.number(directories);
-    out.put(" directories, ");
-    out.number(others);
-    out.put(" files\n");
+    put_count(out, directories, " directories, ");
+    put_count(out, others, " files\n");
   }
   out.flush();
   return out.failed() ? kFailed : status;

@@ -1,29 +1,16 @@
 #include <memory>
+#include <utility>
 
 #include "apps/vmp/commands/iso/common.hpp"
 
 namespace vm_platform::vmp::iso {
 namespace {
 
-class Printer final : public IsoIssueSink {
+class Lines final : public IsoIssueSink {
  public:
-  Printer(Output& out, bool json) : out_(out), json_(json) {}
+  explicit Lines(Output& out) : out_(out) {}
   void issue(const IsoIssue& issue) override {
-    const bool error = issue.severity == IsoIssue::Severity::Error;
-    if (json_) {
-      out_.put(first_ ? "{\"severity\":" : ",{\"severity\":");
-      first_ = false;
-      out_.json(error ? "error" : "warning");
-      out_.put(",\"offset\":");
-      out_.number(issue.offset);
-      out_.put(",\"where\":");
-      out_.json(issue.where);
-      out_.put(",\"what\":");
-      out_.json(issue.what);
-      out_.put('}');
-      return;
-    }
-    out_.put(error ? "error    byte " : "warning  byte ");
+    out_.put(issue.severity == IsoIssue::Severity::Error ? "error    byte " : "warning  byte ");
     out_.number(issue.offset, 12);
     out_.put("  ");
     out_.name(issue.where);
@@ -34,47 +21,66 @@ class Printer final : public IsoIssueSink {
 
  private:
   Output& out_;
-  bool json_, first_ = true;
 };
+
+/// The elements of a JSON array.
+class Objects final : public IsoIssueSink {
+ public:
+  explicit Objects(Output& out) : out_(out) {}
+  void issue(const IsoIssue& issue) override {
+    out_.put(std::exchange(separator_, ","));
+    JsonObject object(out_);
+    object.text("severity", issue.severity == IsoIssue::Severity::Error ? "error" : "warning");
+    object.number("offset", issue.offset);
+    object.text("where", issue.where);
+    object.text("what", issue.what);
+  }
+
+ private:
+  Output& out_;
+  const char* separator_ = "";
+};
+
+int finish(Output& out, const IsoVerifyReport& counted) {
+  out.flush();
+  return counted.errors != 0 || out.failed() ? kFailed : kDone;
+}
+
+int run_json(const ImageOptions& options, const SimpleIso9660& image, Output& out) {
+  IsoVerifyReport counted;
+  {
+    JsonObject object(out);
+    object.text("image", options.image);
+    object.member("issues").put('[');
+    Objects objects(out);
+    auto done = iso_verify(image, objects);
+    if (!done) return report(done.error());
+    counted = *done;
+    out.put(']');
+    object.number("errors", counted.errors);
+    object.number("warnings", counted.warnings);
+    object.number("directories", counted.directories);
+    object.number("files", counted.files);
+    object.number("bytes", counted.bytes);
+  }
+  out.put('\n');
+  return finish(out, counted);
+}
 
 int run(const ImageOptions& options) {
   auto image = open_image(options);
   if (!image) return report(image.error());
   Output out;
-  if (options.json) {
-    out.put("{\"image\":");
-    out.json(options.image);
-    out.put(",\"issues\":[");
-  }
-  Printer printer(out, options.json);
-  auto counted = iso_verify(*image, printer);
+  if (options.json) return run_json(options, *image, out);
+  Lines lines(out);
+  auto counted = iso_verify(*image, lines);
   if (!counted) return report(counted.error());
-  if (options.json) {
-    out.put("],\"errors\":");
-    out.number(counted->errors);
-    out.put(",\"warnings\":");
-    out.number(counted->warnings);
-    out.put(",\"directories\":");
-    out.number(counted->directories);
-    out.put(",\"files\":");
-    out.number(counted->files);
-    out.put(",\"bytes\":");
-    out.number(counted->bytes);
-    out.put("}\n");
-  } else {
-    out.number(counted->directories);
-    out.put(" directories, ");
-    out.number(counted->files);
-    out.put(" files, ");
-    out.number(counted->bytes);
-    out.put(" bytes read: ");
-    out.number(counted->errors);
-    out.put(" errors, ");
-    out.number(counted->warnings);
-    out.put(" warnings\n");
-  }
-  out.flush();
-  return counted->errors != 0 || out.failed() ? kFailed : kDone;
+  put_count(out, counted->directories, " directories, ");
+  put_count(out, counted->files, " files, ");
+  put_count(out, counted->bytes, " bytes read: ");
+  put_count(out, counted->errors, " errors, ");
+  put_count(out, counted->warnings, " warnings\n");
+  return finish(out, *counted);
 }
 
 }  // namespace

@@ -115,13 +115,4 @@ Result<void> DriverBinding::load_module(const std::string& module) const {
   return {};
 }
 
-Result<void> DriverBinding::restore(PciAddress device, const std::string& former, const std::string& override) const {
-  if (!present(device)) return {};  // it is gone: nothing to put back
-  if (auto set = set_override(device, override); !set) return set;
-  if (driver(device) == former) return {};
-  if (auto unbound = unbind(device); !unbound) return unbound;
-  if (former.empty()) return {};
-  return bind(device, former);
-}
-
 }  // namespace vm_platform

@@ -26,10 +26,6 @@ class DriverBinding {
   Result<void> bind(PciAddress device, const std::string& driver) const;
   Result<void> load_module(const std::string& module) const;
 
-  /// Back to `driver` (empty: none) and `override`, from wherever the device is now. Does nothing where all is in
-  /// place.
-  Result<void> restore(PciAddress device, const std::string& driver, const std::string& override) const;
-
  private:
   [[nodiscard]] std::filesystem::path path(PciAddress device) const {
     return sysfs_ / "bus/pci/devices" / device.to_string();

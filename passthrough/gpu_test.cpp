@@ -91,8 +91,8 @@ TEST(Gpu, CompanionsOfTheSameSlotBelongToIt) {
   EXPECT_EQ((*gpus)[0].companions[0].address.to_string(), "0000:01:00.1");
   EXPECT_EQ(AmdGpuPassthrough::list(tree.sysfs())->size(), 1U);
   const auto nvidia = NvidiaGpuPassthrough::list(tree.sysfs());
-  EXPECT_TRUE((*nvidia)[0].quirks.empty());
-  ASSERT_EQ((*gpus)[1].quirks.size(), 1U);
+  EXPECT_TRUE((*nvidia)[0].hide_hypervisor);
+  ASSERT_EQ((*gpus)[1].quirks.size(), 3U) << "reset, ATS, power management";
   EXPECT_THAT(std::string((*gpus)[1].quirks[0]->what), HasSubstr("Navi 10"));
   EXPECT_EQ(read_option_rom({0, 1, 0, 0}, tree.sysfs()).error().code(), ErrorCode::Unsupported);
 }

@@ -9,6 +9,7 @@
 #include <set>
 #include <vm_platform/passthrough.hpp>
 
+#include "passthrough/boot_framebuffer.hpp"
 #include "passthrough/sysfs.hpp"
 #include "passthrough/text.hpp"
 
@@ -80,7 +81,7 @@ class UseFinder {
       check_multipath(block.filename());
     }
     for (const fs::path& net : below.nets) check_net(net);
-    check_display(directory, below);
+    check_display(below);
     if (device_.sriov_num != 0)
       add(fmt::format("it has {} virtual functions; delete them first (vmp sriov delete)", device_.sriov_num));
     for (const NodeHolder& holder : find_holders(below.nodes, root_))
@@ -150,6 +151,9 @@ class UseFinder {
     if (default_route) add(name + " has the default route");
     for (const std::string& address : addresses(name)) add(fmt::format("{} has the address {}", name, address));
     if (const auto master = link_name(net / "master")) add(fmt::format("{} is a port of {}", name, *master));
+    for (const std::string& entry : list_directory(net))  // VLANs, macvlans and so on stand on it
+      if (entry.starts_with("upper_") && entry.substr(6) != link_name(net / "master").value_or(""))
+        add(fmt::format("{} carries {}", name, entry.substr(6)));
   }
 
   /// Addresses other than link-local ones. They come from the system this runs on, so only for its own root.
@@ -175,7 +179,7 @@ class UseFinder {
     return found;
   }
 
-  void check_display(const fs::path& directory, const Below& below) {
+  void check_display(const Below& below) {
     if (device_.base_class() != 0x03) return;
     std::size_t displays = 0;
     for (const std::string& name : list_directory(sysfs_ / "bus/pci/devices")) {
@@ -192,13 +196,23 @@ class UseFinder {
       if (enabled && status && text::trim(*enabled) == "enabled" && text::trim(*status) == "connected")
         add(fmt::format("a monitor is lit on {}", connector.filename().string()));
     }
-    // simpledrm, efifb and vesafb draw into a BAR of a GPU that may have no driver of its own.
-    for (const std::string& fb : list_directory(sysfs_ / "class/graphics")) {
-      const fs::path owner = fs::weakly_canonical(sysfs_ / "class/graphics" / fb / "device", error_);
-      const auto name = read_kernel_file(sysfs_ / "class/graphics" / fb / "name");
-      if (owner == directory && name && (name->starts_with("EFI VGA") || name->starts_with("VESA")))
-        add("the boot framebuffer " + fb + " is on it");
+    if (const auto framebuffer = find_boot_framebuffer(device_.address, sysfs_, root_)) {
+      const std::string shown = framebuffer->node.empty() ? framebuffer->device : framebuffer->node;
+      add(fmt::format("the boot framebuffer {} ({}) is on it", shown, framebuffer->driver));
+      for (const std::string& console : framebuffer->consoles)
+        add(fmt::format("the text console {} is drawn on framebuffers", console));
     }
+    if (device_.boot_vga && vga_text_console()) add("the kernel's VGA text console is on it");
+  }
+
+  /// Whether the kernel writes to legacy VGA text memory, which is the boot display's.
+  [[nodiscard]] bool vga_text_console() const {
+    for (const std::string& name : list_directory(sysfs_ / "class/vtconsole")) {
+      const auto kind = read_kernel_file(sysfs_ / "class/vtconsole" / name / "name");
+      const auto bound = read_kernel_file(sysfs_ / "class/vtconsole" / name / "bind");
+      if (kind && bound && kind->find("VGA") != std::string::npos && text::trim(*bound) == "1") return true;
+    }
+    return false;
   }
 
   template <typename Visit>

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <nlohmann/json.hpp>
 
+#include "passthrough/durable_file.hpp"
 #include "passthrough/text.hpp"
 
 namespace vm_platform {
@@ -16,22 +17,35 @@ namespace {
 constexpr int kVersion = 1;
 constexpr TakenSet::State kStates[] = {TakenSet::State::Taking, TakenSet::State::Taken, TakenSet::State::Releasing};
 
-Result<void> write_durably(const std::filesystem::path& file, const std::string& content) {
-  const auto temporary = file.string() + ".new";
-  const Descriptor out(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (!out.valid()) return fail(VmError::from_os(errno, "write journal", temporary));
-  std::string_view rest = content;
-  while (!rest.empty()) {
-    const ssize_t length = ::write(out.get(), rest.data(), rest.size());
-    if (length < 0 && errno == EINTR) continue;
-    if (length < 0) return fail(VmError::from_os(errno, "write journal", temporary));
-    rest.remove_prefix(static_cast<std::size_t>(length));
+nlohmann::ordered_json display_json(const FormerDisplay& display) {
+  return {{"vga_decodes", display.vga_decodes},
+          {"framebuffer", display.framebuffer},
+          {"framebuffer_driver", display.framebuffer_driver},
+          {"consoles", display.consoles}};
+}
+
+std::string text_at(const nlohmann::json& object, const char* key) {
+  const auto found = object.is_object() ? object.find(key) : object.end();
+  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
+/// A name that becomes part of a path.
+bool plain(const std::string& name) { return name.find('/') == std::string::npos && !name.starts_with('.'); }
+
+/// False where a name in it could lead out of its folder.
+bool read_display(const nlohmann::json& json, FormerDisplay& display) {
+  display.vga_decodes = text_at(json, "vga_decodes");
+  display.framebuffer = text_at(json, "framebuffer");
+  display.framebuffer_driver = text_at(json, "framebuffer_driver");
+  bool good = plain(display.framebuffer) && plain(display.framebuffer_driver);
+  if (json.is_object() && json.contains("consoles") && json["consoles"].is_array()) {
+    for (const auto& console : json["consoles"]) {
+      if (!console.is_string()) continue;
+      display.consoles.push_back(console.get<std::string>());
+      good = good && plain(display.consoles.back());
+    }
   }
-  if (::fsync(out.get()) != 0) return fail(VmError::from_os(errno, "write journal", temporary));
-  if (::rename(temporary.c_str(), file.c_str()) != 0) return fail(VmError::from_os(errno, "write journal", file));
-  const Descriptor folder(::open(file.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder.valid() || ::fsync(folder.get()) != 0) return fail(VmError::from_os(errno, "write journal", file));
-  return {};
+  return good;
 }
 
 }  // namespace
@@ -45,7 +59,12 @@ std::string write_set(const TakenSet& set, const std::string& boot_id) {
                                {"vendor", device.vendor},
                                {"device", device.device},
                                {"former_driver", device.former_driver},
-                               {"former_override", device.former_override}});
+                               {"former_override", device.former_override},
+                               {"former_reset_methods", device.former_reset_methods},
+                               {"former_bar_sizes", device.former_bar_sizes},
+                               {"display", display_json(device.display)},
+                               {"rom_file", device.guest.rom_file},
+                               {"hide_hypervisor", device.guest.hide_hypervisor}});
   }
   return json.dump(2) + "\n";
 }
@@ -77,9 +96,16 @@ Result<TakenSet> read_set(std::string_view text, const std::string& boot_id, con
     const auto address = PciAddress::parse(text_of(entry, "address").value_or(""));
     const auto driver = text_of(entry, "former_driver"), override = text_of(entry, "former_override");
     // Names of drivers become parts of paths.
-    if (!address || !driver || !override || driver->find('/') != std::string::npos) return damaged();
-    set.devices.push_back({*address, *driver, *override, text_of(entry, "path").value_or(""), id_of(entry, "vendor"),
-                           id_of(entry, "device")});
+    FormerDisplay display;
+    if (!address || !driver || !override || !plain(*driver)) return damaged();
+    if (entry.contains("display") && !read_display(entry["display"], display)) return damaged();
+    TakenDevice taken{
+        *address, *driver, *override, text_at(entry, "path"), id_of(entry, "vendor"), id_of(entry, "device")};
+    taken.former_reset_methods = text_at(entry, "former_reset_methods");
+    taken.former_bar_sizes = text_at(entry, "former_bar_sizes");
+    taken.display = std::move(display);
+    taken.guest = {text_at(entry, "rom_file"), entry.value("hide_hypervisor", nlohmann::json()) == true};
+    set.devices.push_back(std::move(taken));
   }
   return set;
 }
@@ -114,14 +140,11 @@ Result<std::vector<Journal::Entry>> Journal::entries() const {
 Result<std::filesystem::path> Journal::save(const TakenSet& set,
                                             const std::optional<std::filesystem::path>& file) const {
   const auto path = file ? *file : folder_ / (set.devices.front().address.to_string() + ".json");
-  if (auto written = write_durably(path, write_set(set, boot_id_)); !written) return fail(written.error());
+  if (auto written = write_durably(path, write_set(set, boot_id_), "write journal"); !written)
+    return fail(written.error());
   return path;
 }
 
-Result<void> Journal::remove(const std::filesystem::path& file) const {
-  if (::unlink(file.c_str()) != 0 && errno != ENOENT)
-    return fail(VmError::from_os(errno, "remove journal", file.string()));
-  return {};
-}
+Result<void> Journal::remove(const std::filesystem::path& file) const { return remove_durably(file, "remove journal"); }
 
 }  // namespace vm_platform

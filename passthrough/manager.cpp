@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vm_platform/passthrough.hpp>
 
-#include "passthrough/binding.hpp"
+#include "passthrough/host_changes.hpp"
 #include "passthrough/journal.hpp"
 #include "passthrough/sysfs.hpp"
 
@@ -18,41 +18,28 @@ VmError in_use_error(const std::vector<DeviceUse>& uses) {
       .with_hint("end that use first, or override it with --force");
 }
 
-/// The same hardware as was written down? After a hot-unplug something else may have its address.
-bool same_hardware(const TakenDevice& taken, const std::filesystem::path& sysfs) {
-  const auto now = read_pci_device(taken.address, sysfs);
-  return now && now->vendor == taken.vendor && now->device == taken.device;
-}
-
 /// Puts every device of a set back; goes on after a failure and gives the first.
-Result<void> put_back(const TakenSet& set, const DriverBinding& binding, const PassthroughOptions& options) {
+Result<void> put_back(const TakenSet& set, const HostChanges& host, const PassthroughOptions& options) {
   Result<void> result;
   for (auto device = set.devices.rbegin(); device != set.devices.rend(); ++device) {
-    if (!same_hardware(*device, options.sysfs)) continue;
+    if (!host.same_hardware(*device)) continue;
     if (options.on_step) {
       options.on_step(fmt::format("give {} back to {}", device->address.to_string(),
                                   device->former_driver.empty() ? "no driver" : device->former_driver));
     }
-    auto restored = binding.restore(device->address, device->former_driver, device->former_override);
+    auto restored = host.put_back(*device);
     if (!restored && result) result = std::move(restored);
   }
   return result;
 }
 
-Result<void> run_step(const PlanStep& step, const DriverBinding& binding) {
-  switch (step.kind) {
-    case PlanStep::Kind::LoadModule:
-      if (auto loaded = binding.load_module(step.driver); !loaded) return loaded;
-      if (!binding.driver_present("vfio-pci")) {
-        return fail(VmError(ErrorCode::Unsupported, "load module", step.driver, "its driver did not appear")
-                        .with_detail(PassthroughError::NoVfio));
-      }
-      return {};
-    case PlanStep::Kind::SetOverride: return binding.set_override(step.device, step.driver);
-    case PlanStep::Kind::Unbind: return binding.unbind(step.device);
-    case PlanStep::Kind::Bind: return binding.bind(step.device, step.driver);
-  }
-  return {};
+/// Whether a set that is no leftover of an earlier boot holds the device.
+const Journal::Entry* holder_of(const std::vector<Journal::Entry>& entries, PciAddress address) {
+  for (const Journal::Entry& entry : entries)
+    if (!entry.set.stale &&
+        std::ranges::any_of(entry.set.devices, [&](const TakenDevice& taken) { return taken.address == address; }))
+      return &entry;
+  return nullptr;
 }
 
 }  // namespace
@@ -62,7 +49,7 @@ PassthroughManager::PassthroughManager(PassthroughOptions options) : options_(st
 Result<void> PassthroughManager::take(const PassthroughPlan& plan, bool force) {
   if (!plan.in_use.empty() && !force) return fail(in_use_error(plan.in_use));
   if (plan.steps.empty()) return {};
-  const DriverBinding binding(options_.sysfs, options_.root, options_.unbind_timeout);
+  const HostChanges host(options_);
   const auto journal = Journal::open(options_.state, options_.root, true);
   if (!journal) return fail(journal.error());
   const auto entries = journal->entries();
@@ -71,38 +58,32 @@ Result<void> PassthroughManager::take(const PassthroughPlan& plan, bool force) {
   set.state = TakenSet::State::Taking;
   for (const PassthroughDevice& device : plan.devices) {
     const bool moves = std::ranges::any_of(plan.steps, [&](const PlanStep& step) {
-      return step.kind != PlanStep::Kind::LoadModule && step.device == device.info.address;
+      return step.kind == PlanStep::Kind::Bind && step.device == device.info.address;
     });
     if (!moves) continue;
-    for (const Journal::Entry& entry : *entries) {
-      const bool known = !entry.set.stale && std::ranges::any_of(entry.set.devices, [&](const TakenDevice& taken) {
-        return taken.address == device.info.address;
-      });
-      if (known) {
-        return fail(VmError(ErrorCode::Status, "take", device.info.address.to_string(),
-                            fmt::format("the journal says it is being {}",
-                                        entry.set.state == TakenSet::State::Releasing ? "given back" : "taken"))
-                        .with_hint("put it right first: vmp passthrough recover"));
-      }
+    if (const auto* entry = holder_of(*entries, device.info.address)) {
+      return fail(VmError(ErrorCode::Status, "take", device.info.address.to_string(),
+                          fmt::format("the journal says it is being {}",
+                                      entry->set.state == TakenSet::State::Releasing ? "given back" : "taken"))
+                      .with_hint("put it right first: vmp passthrough recover"));
     }
     // What counts is what is so now, under the lock, and not when the plan was made.
-    if (const std::string now = binding.driver(device.info.address); now != device.info.driver) {
+    if (const std::string now = host.driver(device.info.address); now != device.info.driver) {
       return fail(
           VmError(ErrorCode::Status, "take", device.info.address.to_string(),
                   fmt::format("its driver was '{}' when the plan was made and is '{}' now", device.info.driver, now))
               .with_hint("plan again"));
     }
-    set.devices.push_back({device.info.address, device.info.driver, device.info.driver_override,
-                           device.info.device_path, device.info.vendor, device.info.device});
+    set.devices.push_back(host.record(device, plan.steps));
   }
   // From here on the former state is on disk: whatever ends this process, the next one can put everything back.
   const auto file = journal->save(set, std::nullopt);
   if (!file) return fail(file.error());
   for (const PlanStep& step : plan.steps) {
     if (options_.on_step) options_.on_step(step.text);
-    auto done = run_step(step, binding);
+    auto done = host.run(step);
     if (done) continue;
-    auto back = put_back(set, binding, options_);
+    auto back = put_back(set, host, options_);
     if (!back) {
       return fail(VmError(done.error())
                       .with_hint("putting things back failed too: " + back.error().message())
@@ -119,7 +100,7 @@ Result<void> PassthroughManager::take(const PassthroughPlan& plan, bool force) {
 }
 
 Result<TakenSet> PassthroughManager::release(PciAddress address, bool force) {
-  const DriverBinding binding(options_.sysfs, options_.root, options_.unbind_timeout);
+  const HostChanges host(options_);
   const auto not_taken = [&] {
     return fail(VmError(ErrorCode::Status, "give back", address.to_string(), "it was not taken by this tool")
                     .with_detail(PassthroughError::NotTaken)
@@ -152,7 +133,7 @@ Result<TakenSet> PassthroughManager::release(PciAddress address, bool force) {
   }
   set.state = TakenSet::State::Releasing;
   if (const auto saved = journal->save(set, entry->file); !saved) return fail(saved.error());
-  if (auto back = put_back(set, binding, options_); !back) return fail(back.error());
+  if (auto back = put_back(set, host, options_); !back) return fail(back.error());
   if (options_.on_step) options_.on_step("forget them");
   if (auto removed = journal->remove(entry->file); !removed) return fail(removed.error());
   return set;
@@ -172,7 +153,7 @@ Result<std::vector<TakenSet>> PassthroughManager::status() const {
 }
 
 Result<std::vector<TakenSet>> PassthroughManager::recover() {
-  const DriverBinding binding(options_.sysfs, options_.root, options_.unbind_timeout);
+  const HostChanges host(options_);
   const auto journal = Journal::open(options_.state, options_.root, true);
   if (!journal) return fail(journal.error());
   const auto entries = journal->entries();
@@ -181,7 +162,7 @@ Result<std::vector<TakenSet>> PassthroughManager::recover() {
   for (const Journal::Entry& entry : *entries) {
     if (entry.set.state == TakenSet::State::Taken && !entry.set.stale) continue;
     if (!entry.set.stale) {
-      if (auto back = put_back(entry.set, binding, options_); !back) return fail(back.error());
+      if (auto back = put_back(entry.set, host, options_); !back) return fail(back.error());
     }
     if (auto removed = journal->remove(entry.file); !removed) return fail(removed.error());
     put_right.push_back(entry.set);

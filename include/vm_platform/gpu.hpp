@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -44,18 +45,27 @@ struct OptionRom {
 [[nodiscard]] Result<std::vector<std::uint8_t>> read_option_rom(PciAddress address,
                                                                 const std::filesystem::path& sysfs = "/sys");
 
-/// How a guest's firmware and driver can be given what they expect.
-struct GpuQuirk {
+/// What is known of one family of devices that does not behave as its capabilities say.
+struct DeviceQuirk {
   std::uint16_t vendor = 0;
-  std::uint16_t first_device = 0, last_device = 0;
-  std::string_view what;    ///< What goes wrong.
-  std::string_view advice;  ///< What to do.
-  std::string_view source;
+  std::uint16_t first_device = 0, last_device = 0;  ///< Range of device IDs, both included.
+  std::string_view what;                            ///< What goes wrong.
+  std::string_view advice;                          ///< What to do.
+  std::string_view avoid;                           ///< A reset method that it does not survive; empty: none.
+  std::string_view source;                          ///< Where this is from.
 };
 /// Known troubles of one device.
-[[nodiscard]] std::vector<const GpuQuirk*> gpu_quirks(const PciDeviceInfo& device);
+[[nodiscard]] std::vector<const DeviceQuirk*> device_quirks(const PciDeviceInfo& device);
 
-/// A GPU with everything that belongs to it.
+/// How to reset a device: what the kernel offers, less what the device is known not to survive.
+struct ResetChoice {
+  std::vector<std::string> methods;  ///< In the order to try, as `reset_method` of sysfs takes them; empty: no way.
+  bool differs = false;              ///< The kernel has another list, so this one should be written.
+  std::vector<std::string> avoided;  ///< "bus (…why…)": those left out.
+};
+[[nodiscard]] ResetChoice choose_reset(const PciDeviceInfo& device);
+
+/// A GPU with everything that belongs to it, and what the guest is to see of it.
 struct GpuConfig {
   PciDeviceInfo device;
   std::vector<PciDeviceInfo> companions;  ///< Audio, USB and UCSI functions of the same slot: they go along.
@@ -63,9 +73,36 @@ struct GpuConfig {
   bool needs_vga = false;                 ///< VGA class: it answers to legacy VGA addresses, which are arbitrated.
   std::uint64_t largest_bar = 0;          ///< Bytes: what the guest's 64-bit window must hold.
   std::vector<PciResizableBar> resizable;
-  std::vector<const GpuQuirk*> quirks;
+  std::vector<const DeviceQuirk*> quirks;
+  ResetChoice reset;
   std::optional<std::filesystem::path> rom_file;  ///< Given to the guest instead of the device's own ROM.
+  /// The guest is not told that it runs on a hypervisor. Set for NVIDIA's display GPUs, whose drivers before 465.89
+  /// refuse to start (code 43) where they notice one; nothing else needs it, and it makes a guest slower.
+  bool hide_hypervisor = false;
 };
+
+class VfioDevice;
+
+/// The option ROM that the guest sees at the device's ROM BAR.
+struct GuestRom {
+  std::vector<std::uint8_t> bytes;    ///< Trimmed to whole images; empty: the guest sees no ROM.
+  std::vector<std::string> problems;  ///< What a guest's firmware may stumble over.
+};
+/// The ROM for a guest from `rom_file` where one is set, else from `read_own`. What comes from a file must be a ROM for
+/// this device (`Corrupt` or `InvalidArgument` where not); a vendor's header in front of it is cut off. A device's own
+/// ROM that cannot be read, or is none, gives no bytes and a problem: many devices work without.
+[[nodiscard]] Result<GuestRom> guest_rom(const GpuConfig& gpu,
+                                         const std::function<Result<std::vector<std::uint8_t>>()>& read_own);
+/// The same for an opened device: its own ROM is read through VFIO's ROM region.
+[[nodiscard]] Result<GuestRom> guest_rom(const GpuConfig& gpu, const VfioDevice& device);
+
+/// Changes the size of a resizable BAR (PCIe 6.0 section 7.8.6) through `resourceN_resize` of sysfs, Linux 6.1 and
+/// later. `bytes` is a power of two that the device offers (`InvalidArgument` names those it does). No driver may be
+/// bound
+/// (`Busy` names it), and the bridges above must have room (`Io`; then the BAR has its former size). The new size is
+/// read back.
+Result<void> resize_bar(PciAddress address, std::uint8_t bar, std::uint64_t bytes,
+                        const std::filesystem::path& sysfs = "/sys");
 
 /// Display devices of any maker.
 class GpuPassthrough {
@@ -83,6 +120,12 @@ class NvidiaGpuPassthrough {
 class AmdGpuPassthrough {
  public:
   static constexpr std::uint16_t kVendor = 0x1002;
+  [[nodiscard]] static Result<std::vector<GpuConfig>> list(const std::filesystem::path& sysfs = "/sys");
+};
+/// Intel's alone.
+class IntelGpuPassthrough {
+ public:
+  static constexpr std::uint16_t kVendor = 0x8086;
   [[nodiscard]] static Result<std::vector<GpuConfig>> list(const std::filesystem::path& sysfs = "/sys");
 };
 

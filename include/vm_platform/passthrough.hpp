@@ -4,11 +4,14 @@
 #include <chrono>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
+#include <vm_platform/device_identity.hpp>
 #include <vm_platform/iommu.hpp>
 #include <vm_platform/pci_device.hpp>
 
@@ -38,21 +41,47 @@ struct DeviceUse {
   std::string what;  ///< "nvme0n1p2 is mounted on /", "eth0 has the default route", "held by qemu (pid 4711)".
 };
 
+/// What a later guest is to see of a device; kept with the device while it is taken.
+struct GuestView {
+  std::string rom_file;          ///< Shown at its ROM BAR instead of its own; empty: its own (see `guest_rom`).
+  bool hide_hypervisor = false;  ///< The guest is not told that it runs on one (see `GpuConfig`).
+  bool operator==(const GuestView&) const = default;
+};
+
+/// What to take, beside the addresses.
+struct TakeOptions {
+  GuestView guest;  ///< Of the devices asked for.
+  /// Resizable BARs of the devices asked for: BAR number and bytes.
+  std::vector<std::pair<std::uint8_t, std::uint64_t>> bar_sizes;
+};
+
 /// A function that moves in a plan.
 struct PassthroughDevice {
   PciDeviceInfo info;
   DeviceType type = DeviceType::Other;
-  bool requested = false;  ///< Asked for; false for those that have to come along.
-  std::string reason;      ///< Why it comes along.
+  bool requested = false;    ///< Asked for; false for those that have to come along.
+  std::string reason;        ///< Why it comes along.
+  std::string give_back_to;  ///< The driver that releasing it returns it to; empty: none.
+  GuestView guest = {};
 };
 
 /// One change to the host.
 struct PlanStep {
-  enum class Kind : std::uint8_t { LoadModule, SetOverride, Unbind, Bind };
+  enum class Kind : std::uint8_t {
+    LoadModule,          ///< `argument` is the module.
+    ReleaseConsole,      ///< A text console (`argument`, "vtcon1") stops drawing on framebuffers.
+    ReleaseFramebuffer,  ///< The boot framebuffer (`argument`, a platform device) lets go of the GPU.
+    SetOverride,         ///< Only the driver in `argument` may bind.
+    Unbind,              ///< From the driver in `argument`.
+    SetResetMethods,     ///< The kernel resets it by those in `argument` alone.
+    ResizeBar,           ///< `argument` is "BAR:BYTES".
+    YieldVga,            ///< It answers to legacy VGA addresses no more.
+    Bind,                ///< To the driver in `argument`.
+  };
   Kind kind = Kind::Bind;
-  PciAddress device;   ///< Not of `LoadModule`.
-  std::string driver;  ///< The driver unbound from or bound to; the module loaded.
-  std::string text;    ///< One line for people.
+  PciAddress device;  ///< Not of `LoadModule` and `ReleaseConsole`.
+  std::string argument;
+  std::string text;  ///< One line for people.
 };
 
 /// What will happen, before it does.
@@ -63,6 +92,14 @@ struct PassthroughPlan {
   std::vector<std::string> risks;  ///< What works but deserves to be known.
 };
 
+/// What a GPU had before it was taken.
+struct FormerDisplay {
+  std::string vga_decodes = {};                           ///< "io+mem"; empty: was not changed.
+  std::string framebuffer = {}, framebuffer_driver = {};  ///< The boot framebuffer's platform device; empty: none.
+  std::vector<std::string> consoles = {};                 ///< Text consoles that were unbound.
+  bool operator==(const FormerDisplay&) const = default;
+};
+
 /// A device in our hands.
 struct TakenDevice {
   PciAddress address;
@@ -70,6 +107,10 @@ struct TakenDevice {
   std::string former_override;  ///< Its driver_override before; empty: none.
   std::string device_path;
   std::uint16_t vendor = 0, device = 0;
+  std::string former_reset_methods = {};  ///< Empty: were not changed.
+  std::string former_bar_sizes = {};      ///< "1:268435456 …"; empty: were not changed.
+  FormerDisplay display = {};
+  GuestView guest = {};
 };
 
 /// Devices that were taken together and go back together.
@@ -85,11 +126,26 @@ struct TakenSet {
 };
 [[nodiscard]] std::string_view to_string(TakenSet::State state) noexcept;
 
+/// A device that is taken at every boot.
+struct RememberedDevice {
+  DeviceIdentity identity;
+  bool requested = true;      ///< False for one that came along.
+  std::string former_driver;  ///< What releasing it returns it to, although at boot that driver may not have it yet.
+  GuestView guest = {};
+};
+/// What became of one of them.
+struct RestoreOutcome {
+  RememberedDevice device;
+  std::optional<PciAddress> address;  ///< Where it is now; nothing where it was not found.
+  std::optional<VmError> error;       ///< Nothing: it is taken.
+};
+
 /// Where things are and how long to wait. The defaults are the host's own.
 struct PassthroughOptions {
   std::filesystem::path sysfs = "/sys";
   std::filesystem::path root = "/";  ///< Where /proc and /dev are looked up.
   std::filesystem::path state = "/var/lib/vm-platform/passthrough";
+  std::filesystem::path config = "/etc/vm-platform";  ///< What is to be taken at every boot.
   /// How long one driver may take to let go of its device.
   std::chrono::milliseconds unbind_timeout{10000};
   /// Called before each step, with a line for people; for progress.
@@ -104,7 +160,8 @@ class PassthroughManager {
 
   /// What taking these functions means. Fails where it cannot be done at all: no IOMMU, no vfio-pci, no such device, a
   /// bridge. What the host uses is not an error but listed in the plan.
-  [[nodiscard]] Result<PassthroughPlan> plan(std::span<const PciAddress> addresses) const;
+  [[nodiscard]] Result<PassthroughPlan> plan(std::span<const PciAddress> addresses,
+                                             const TakeOptions& options = {}) const;
 
   /// Carries the plan out. With something in use it fails with `Busy` and changes nothing, unless `force`. Where a step
   /// fails, all is put back and the error's detail is `RolledBack`.
@@ -120,6 +177,17 @@ class PassthroughManager {
   /// Puts right what tools that died left half-done, and forgets sets that a reboot has undone. Gives what was put
   /// right.
   Result<std::vector<TakenSet>> recover();
+
+  /// Has the devices asked for in `plan` taken at every boot, by `restore`. They are known by what survives
+  /// renumbering (`DeviceIdentity`).
+  Result<void> remember(const PassthroughPlan& plan);
+  /// Ends that for a device; false where it was not remembered.
+  Result<bool> forget(PciAddress address);
+  /// What `remember` was told.
+  [[nodiscard]] Result<std::vector<RememberedDevice>> remembered() const;
+  /// Takes what is remembered, as a unit does at boot, and never by force. Devices that are not there yet are waited
+  /// for up to `wait`. One that fails does not keep the others from being taken; each outcome is given.
+  Result<std::vector<RestoreOutcome>> restore(std::chrono::milliseconds wait = {});
 
  private:
   PassthroughOptions options_;

@@ -1,4 +1,5 @@
-// Takes or releases a device and kills itself before the N-th step: kill_lab take|release|recover N STATE ADDRESS
+// Takes or releases a device and kills itself before the N-th step: kill_lab take|force-take|release|recover N STATE
+// ADDRESS
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -25,10 +26,10 @@ int main(int argc, char** argv) {
     std::printf("%s\n", error.message().c_str());
     return 1;
   };
-  if (verb == "take") {
+  if (verb == "take" || verb == "force-take") {
     const auto plan = manager.plan({&*address, 1});
     if (!plan) return complain(plan.error());
-    if (const auto taken = manager.take(*plan); !taken) return complain(taken.error());
+    if (const auto taken = manager.take(*plan, verb == "force-take"); !taken) return complain(taken.error());
   } else if (verb == "release") {
     if (const auto released = manager.release(*address); !released) return complain(released.error());
   } else if (const auto recovered = manager.recover(); !recovered) {

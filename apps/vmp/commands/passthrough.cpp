@@ -1,12 +1,13 @@
-// vmp passthrough plan | take | release | status | recover
+// vmp passthrough plan | take | release | status | recover | restore; setup is in passthrough_setup.cpp
 #include <fmt/core.h>
 #include <unistd.h>
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <vm_platform/gpu.hpp>
 #include <vm_platform/passthrough.hpp>
 
-#include "apps/vmp/command.hpp"
+#include "apps/vmp/commands/passthrough_setup.hpp"
 #include "apps/vmp/pci_json.hpp"
 #include "apps/vmp/table.hpp"
 
@@ -14,16 +15,17 @@ namespace vm_platform::vmp {
 namespace {
 
 struct Options {
-  std::vector<std::string> addresses;
-  std::string sysfs = "/sys", root = "/", state = "/var/lib/vm-platform/passthrough";
-  bool json = false, dry_run = false, force = false;
-  int unbind_timeout = 10;
+  std::vector<std::string> addresses, bars;
+  std::string sysfs = "/sys", root = "/", state = "/var/lib/vm-platform/passthrough", config = "/etc/vm-platform", rom;
+  bool json = false, dry_run = false, force = false, persistent = false, hide_hypervisor = false;
+  int unbind_timeout = 10, wait = 0;
 
   [[nodiscard]] PassthroughManager manager() const {
     PassthroughOptions options;
     options.sysfs = sysfs;
     options.root = root;
     options.state = state;
+    options.config = config;
     options.unbind_timeout = std::chrono::seconds(unbind_timeout);
     if (::isatty(STDERR_FILENO) == 1)
       options.on_step = [](std::string_view step) { fmt::print(stderr, "  {}\n", step); };
@@ -49,6 +51,42 @@ Result<std::vector<PciAddress>> addresses(const Options& options) {
     parsed.push_back(*address);
   }
   return parsed;
+}
+
+/// "1=16G" as BAR and bytes.
+Result<std::pair<std::uint8_t, std::uint64_t>> bar_size(const std::string& text) {
+  const auto equals = text.find('=');
+  const bool digit = equals == 1 && text[0] >= '0' && text[0] <= '5';
+  if (!digit)
+    return fail(VmError(ErrorCode::InvalidArgument, "read --bar", text, "it is not BAR=SIZE").with_hint("--bar 1=16G"));
+  const auto bytes = parse_size(text.substr(2));
+  if (!bytes) return fail(bytes.error());
+  return std::pair(static_cast<std::uint8_t>(text[0] - '0'), *bytes);
+}
+
+/// The ROM that a guest is to see is looked at now, and not when the guest starts.
+Result<TakeOptions> take_options(const Options& options, const std::vector<PciAddress>& devices) {
+  TakeOptions take;
+  for (const std::string& text : options.bars) {
+    const auto bar = bar_size(text);
+    if (!bar) return fail(bar.error());
+    take.bar_sizes.push_back(*bar);
+  }
+  take.guest.hide_hypervisor = options.hide_hypervisor;
+  if (options.rom.empty()) return take;
+  std::error_code ignored;
+  take.guest.rom_file = std::filesystem::absolute(options.rom, ignored);
+  for (const PciAddress& address : devices) {
+    auto device = read_pci_device(address, options.sysfs);
+    if (!device) return fail(device.error());
+    GpuConfig gpu;
+    gpu.device = std::move(*device);
+    gpu.rom_file = take.guest.rom_file;
+    const auto rom = guest_rom(gpu, [] { return std::vector<std::uint8_t>{}; });
+    if (!rom) return fail(rom.error());
+    for (const std::string& problem : rom->problems) fmt::print(stderr, "vmp: {}: {}\n", options.rom, problem);
+  }
+  return take;
 }
 
 void print_plan(const PassthroughPlan& plan, const PciNames& names, bool force) {
@@ -97,7 +135,9 @@ nlohmann::ordered_json set_json(const TakenSet& set) {
     json["devices"].push_back({{"address", device.address.to_string()},
                                {"id", id_text(device.vendor, device.device)},
                                {"path", device.device_path},
-                               {"former_driver", device.former_driver}});
+                               {"former_driver", device.former_driver},
+                               {"rom_file", device.guest.rom_file},
+                               {"hide_hypervisor", device.guest.hide_hypervisor}});
   return json;
 }
 
@@ -105,7 +145,9 @@ int plan_or_take(const Options& options, bool take) {
   const auto wanted = addresses(options);
   if (!wanted) return report(wanted.error());
   auto manager = options.manager();
-  const auto plan = manager.plan(*wanted);
+  const auto how = take_options(options, *wanted);
+  if (!how) return report_outcome(how.error());
+  const auto plan = manager.plan(*wanted, *how);
   if (!plan) return report_outcome(plan.error());
   const auto names = PciNames::load();
   if (!take || options.dry_run) {
@@ -119,12 +161,17 @@ int plan_or_take(const Options& options, bool take) {
     if (options.force) fmt::print(stderr, "vmp: overridden: {} {}\n", use.device.to_string(), use.what);
   const auto taken = manager.take(*plan, options.force);
   if (!taken) return report_outcome(taken.error());
+  if (options.persistent) {
+    if (auto kept = manager.remember(*plan); !kept) return report_outcome(kept.error());
+  }
   if (options.json) {
     fmt::print("{}\n", plan_json(*plan, names).dump(2));
     return kDone;
   }
   for (const PassthroughDevice& device : plan->devices)
     fmt::print("{} is ready for a guest\n", device.info.address.to_string());
+  if (options.persistent)
+    fmt::print("Taken at every boot by vm-platform-passthrough.service: systemctl enable vm-platform-passthrough\n");
   return kDone;
 }
 
@@ -145,6 +192,9 @@ int release(const Options& options) {
         if (!holds) continue;
         for (const TakenDevice& device : set.devices) {
           done.push_back(device.address);
+          const auto forgotten = manager.forget(device.address);
+          if (!forgotten) return report_outcome(forgotten.error());
+          if (*forgotten && !options.json) fmt::print("{} is taken at boot no more\n", device.address.to_string());
           if (!options.json)
             fmt::print("would give {} back to {}\n", device.address.to_string(),
                        device.former_driver.empty() ? "no driver" : device.former_driver);
@@ -158,6 +208,9 @@ int release(const Options& options) {
     json.push_back(set_json(*set));
     for (const TakenDevice& device : set->devices) {
       done.push_back(device.address);
+      const auto forgotten = manager.forget(device.address);
+      if (!forgotten) return report_outcome(forgotten.error());
+      if (*forgotten && !options.json) fmt::print("{} is taken at boot no more\n", device.address.to_string());
       if (!options.json)
         fmt::print("{} is back with {}\n", device.address.to_string(),
                    device.former_driver.empty() ? "no driver" : device.former_driver);
@@ -201,15 +254,23 @@ int status(const Options& options) {
   return kDone;
 }
 
+/// What `recover` would do.
+Result<std::vector<TakenSet>> left_half_done(const PassthroughManager& manager) {
+  auto sets = manager.status();
+  if (sets) std::erase_if(*sets, [](const TakenSet& set) { return set.state == TakenSet::State::Taken && !set.stale; });
+  return sets;
+}
+
 int recover(const Options& options) {
-  const auto sets = options.manager().recover();
+  auto manager = options.manager();
+  const auto sets = options.dry_run ? left_half_done(manager) : manager.recover();
   if (!sets) return report_outcome(sets.error());
   auto json = nlohmann::ordered_json::array();
   for (const TakenSet& set : *sets) {
     json.push_back(set_json(set));
     for (const TakenDevice& device : set.devices)
       if (!options.json)
-        fmt::print("{} is back with {}\n", device.address.to_string(),
+        fmt::print("{} {} {}\n", device.address.to_string(), options.dry_run ? "would go back to" : "is back with",
                    device.former_driver.empty() ? "no driver" : device.former_driver);
   }
   if (options.json)
@@ -217,6 +278,35 @@ int recover(const Options& options) {
   else if (sets->empty())
     fmt::print("Nothing was left half-done.\n");
   return kDone;
+}
+
+int list_remembered(const Options& options) {
+  const auto devices = options.manager().remembered();
+  if (!devices) return report_outcome(devices.error());
+  for (const RememberedDevice& device : *devices)
+    fmt::print("{}  {} at {}{}\n", device.identity.address.to_string(),
+               id_text(device.identity.vendor, device.identity.device), device.identity.topology,
+               device.requested ? "" : "  (comes along)");
+  if (devices->empty()) fmt::print("Nothing is taken at boot.\n");
+  return kDone;
+}
+
+int restore(const Options& options) {
+  if (options.dry_run) return list_remembered(options);
+  auto manager = options.manager();
+  const auto outcomes = manager.restore(std::chrono::seconds(options.wait));
+  if (!outcomes) return report_outcome(outcomes.error());
+  auto json = nlohmann::ordered_json::array();
+  int status = kDone;
+  for (const RestoreOutcome& outcome : *outcomes) {
+    const std::string name = (outcome.address ? *outcome.address : outcome.device.identity.address).to_string();
+    json.push_back(
+        {{"address", name}, {"taken", !outcome.error}, {"error", outcome.error ? outcome.error->message() : ""}});
+    if (outcome.error) status = std::max(status, report_outcome(*outcome.error));
+    if (!outcome.error && !options.json) fmt::print("{} is ready for a guest\n", name);
+  }
+  if (options.json) fmt::print("{}\n", json.dump(2));
+  return status;
 }
 
 }  // namespace
@@ -236,6 +326,7 @@ void add_passthrough(CLI::App& app, Action& action) {
     added->add_option("--sysfs", options->sysfs, "Another sysfs tree than /sys");
     added->add_option("--root", options->root, "Where /proc is looked up");
     added->add_option("--state", options->state, "Where the journal is kept");
+    added->add_option("--config", options->config, "Where it is kept what is taken at every boot");
     added->callback([&action, options, run] { action = [options, run] { return run(*options); }; });
     return added;
   };
@@ -253,15 +344,32 @@ void add_passthrough(CLI::App& app, Action& action) {
   with_addresses(command("plan", "Say what would move, what stands in the way, and every step", [](const Options& o) {
     return plan_or_take(o, false);
   }))->footer("Example:\n  vmp passthrough plan 3b:00.0");
-  with_changes(with_addresses(command("take", "Bind devices, and those that must come along, to vfio-pci",
-                                      [](const Options& o) { return plan_or_take(o, true); })),
-               "Take it although the host uses it; says what is overridden")
-      ->footer("Examples:\n  vmp passthrough take --dry-run 3b:00.0\n  sudo vmp passthrough take 3b:00.0");
+  auto* take = with_changes(with_addresses(command("take", "Bind devices, and those that must come along, to vfio-pci",
+                                                   [](const Options& o) { return plan_or_take(o, true); })),
+                            "Take it although the host uses it; says what is overridden");
+  take->add_flag("--persistent", options->persistent, "Also at every boot, wherever it is then");
+  take->add_option("--rom", options->rom, "What the guest sees at its ROM BAR instead of its own; checked now");
+  take->add_flag("--hide-hypervisor", options->hide_hypervisor,
+                 "Do not tell the guest that it is one (NVIDIA drivers before 465.89)");
+  take->add_option("--bar", options->bars, "BAR=SIZE: resize a BAR meanwhile, as in 1=16G");
+  take->footer(
+      "Examples:\n  vmp passthrough take --dry-run 3b:00.0\n  sudo vmp passthrough take 3b:00.0\n"
+      "  sudo vmp passthrough take --persistent --rom gpu.rom 01:00.0");
   with_changes(with_addresses(command("release", "Give devices back to their former drivers", release)),
                "Ask processes that have it open to let go")
-      ->footer("Example:\n  sudo vmp passthrough release 3b:00.0");
-  command("status", "Show what is taken and who uses it", status);
-  command("recover", "Put right what a tool that was killed left half-done", recover);
+      ->footer(
+          "What was taken with --persistent is taken at boot no more.\n\nExample:\n  sudo vmp passthrough release "
+          "3b:00.0");
+  command("status", "Show what is taken and who uses it", status)->footer("Example:\n  vmp passthrough status");
+  auto* recover_command = command("recover", "Put right what a tool that was killed left half-done", recover);
+  recover_command->add_flag("--dry-run", options->dry_run, "Only say what would be done");
+  recover_command->footer("Example:\n  sudo vmp passthrough recover");
+  auto* restore_command =
+      command("restore", "Take what was taken with --persistent; what the unit runs at boot", restore);
+  restore_command->add_flag("--dry-run", options->dry_run, "Only say what that is");
+  restore_command->add_option("--wait", options->wait, "Seconds to wait for devices that are not there yet");
+  restore_command->footer("Example:\n  sudo vmp passthrough restore");
+  add_passthrough_setup(*passthrough, action);
 }
 
 }  // namespace vm_platform::vmp

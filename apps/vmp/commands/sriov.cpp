@@ -1,4 +1,4 @@
-// vmp sriov list | set | apply | delete
+// vmp sriov list | set | apply | delete; store and restore are in sriov_boot.cpp
 #include <fmt/core.h>
 
 #include <fstream>
@@ -8,6 +8,7 @@
 #include <vm_platform/sriov.hpp>
 
 #include "apps/vmp/command.hpp"
+#include "apps/vmp/commands/sriov_boot.hpp"
 #include "apps/vmp/table.hpp"
 
 namespace vm_platform::vmp {
@@ -238,6 +239,7 @@ void add_sriov(CLI::App& app, Action& action) {
   delete_command->add_option("DEVICE", options->name, "PCI address or network interface")->required();
   delete_command->add_flag("--dry-run", options->dry_run, "Only say what would change");
   delete_command->footer("Example:\n  sudo vmp sriov delete 3b:00.0");
+  add_sriov_boot(*sriov, action);
 }
 
 }  // namespace vm_platform::vmp

@@ -1,0 +1,161 @@
+#include "passthrough/boot_parameters.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "passthrough/sysfs.hpp"
+#include "passthrough/text.hpp"
+
+namespace vm_platform {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool there(const fs::path& root, const char* path) {
+  std::error_code ignored;
+  return fs::exists(root / path, ignored);
+}
+
+/// systemd-boot, GRUB and others say who they are in an EFI variable: four bytes of attributes, then UTF-16.
+std::string started_by(const fs::path& root) {
+  const auto content =
+      read_kernel_file(root / "sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f");
+  std::string name;
+  if (content)
+    for (std::size_t i = 4; i + 1 < content->size(); i += 2)
+      if ((*content)[i + 1] == 0 && (*content)[i] != 0) name += (*content)[i];
+  return name;
+}
+
+/// Words of a kernel command line, without those that the boot loader adds by itself.
+std::string without_loader_words(std::string_view line) {
+  std::vector<std::string_view> words = text::words(line);
+  std::erase_if(words,
+                [](std::string_view word) { return word.starts_with("BOOT_IMAGE=") || word.starts_with("initrd="); });
+  return fmt::format("{}", fmt::join(words, " "));
+}
+
+Result<FileChange> grub_file(std::span<const std::string> parameters, const fs::path& root) {
+  // Debian, Ubuntu and their kin read a folder of files; Fedora's grub-mkconfig does not.
+  for (const char* tool : {"usr/sbin/grub-mkconfig", "usr/sbin/grub2-mkconfig"}) {
+    const auto script = read_kernel_file(root / tool);
+    if (!script || script->find("default/grub.d/*.cfg") != std::string::npos) continue;
+    return fail(
+        VmError(ErrorCode::Unsupported, "set kernel parameters with GRUB", tool, "it does not read /etc/default/grub.d")
+            .with_hint(fmt::format("run: grubby --update-kernel=ALL --args=\"{}\"", fmt::join(parameters, " "))));
+  }
+  FileChange change{"/etc/default/grub.d/vm-platform.cfg", std::nullopt, std::nullopt, "kernel parameters, for GRUB"};
+  change.after = fmt::format("{}GRUB_CMDLINE_LINUX_DEFAULT=\"$GRUB_CMDLINE_LINUX_DEFAULT {}\"\n", kSetupHeader,
+                             fmt::join(parameters, " "));
+  return change;
+}
+
+Result<FileChange> systemd_boot_file(std::span<const std::string> parameters, const fs::path& root) {
+  FileChange change{"/etc/kernel/cmdline", std::nullopt, std::nullopt, "kernel parameters, for systemd-boot"};
+  // kernel-install(8): this file, else the one in /usr/lib, else what the running kernel was given.
+  for (const char* source : {"etc/kernel/cmdline", "usr/lib/kernel/cmdline", "proc/cmdline"}) {
+    const auto content = read_if_there(root, source);
+    if (!content) return fail(content.error());
+    if (!content->has_value()) continue;
+    const std::string former = content->value();
+    std::string line = without_loader_words(former);
+    const auto present = text::words(former);
+    bool complete = true;
+    for (const std::string& parameter : parameters) {
+      if (std::ranges::find(present, parameter) != present.end()) continue;
+      line += " " + parameter;
+      complete = false;
+    }
+    change.after = complete ? former : line + "\n";
+    return change;
+  }
+  return fail(ErrorCode::NotFound, "set kernel parameters", "/etc/kernel/cmdline",
+              "what the kernel is started with could not be found out");
+}
+
+FileChange extlinux_file(std::span<const std::string> parameters) {
+  FileChange change{"/etc/u-boot-menu/conf.d/vm-platform.conf", std::nullopt, std::nullopt,
+                    "kernel parameters, for U-Boot's menu"};
+  // The tool's own default is "ro quiet"; it is lost as soon as the variable is set.
+  change.after = fmt::format("{}U_BOOT_PARAMETERS=\"${{U_BOOT_PARAMETERS:-ro quiet}} {}\"\n", kSetupHeader,
+                             fmt::join(parameters, " "));
+  return change;
+}
+
+}  // namespace
+
+std::string_view to_string(BootLoader loader) noexcept {
+  switch (loader) {
+    case BootLoader::Grub: return "grub";
+    case BootLoader::SystemdBoot: return "systemd-boot";
+    case BootLoader::Extlinux: return "extlinux";
+    case BootLoader::None: return "none";
+  }
+  return "none";
+}
+
+Result<std::optional<std::string>> read_if_there(const fs::path& root, const fs::path& file) {
+  auto content = read_kernel_file(root / file.relative_path());
+  if (content) return std::optional(std::move(*content));
+  if (content.error().code() == ErrorCode::NotFound) return std::nullopt;
+  return fail(content.error());
+}
+
+Result<BootLoader> find_boot_loader(const fs::path& root) {
+  const std::string name = started_by(root);
+  if (name.starts_with("systemd-boot")) return BootLoader::SystemdBoot;
+  if (name.starts_with("GRUB")) return BootLoader::Grub;
+  std::vector<BootLoader> found;
+  if (there(root, "boot/grub/grub.cfg") || there(root, "boot/grub2/grub.cfg") || there(root, "etc/default/grub"))
+    found.push_back(BootLoader::Grub);
+  if (there(root, "boot/loader/loader.conf") || there(root, "efi/loader/loader.conf") ||
+      there(root, "boot/efi/loader/loader.conf"))
+    found.push_back(BootLoader::SystemdBoot);
+  if (there(root, "boot/extlinux/extlinux.conf") && there(root, "usr/sbin/u-boot-update"))
+    found.push_back(BootLoader::Extlinux);
+  if (found.empty()) return BootLoader::None;
+  if (found.size() == 1) return found.front();
+  std::string names;
+  for (const BootLoader loader : found) names += (names.empty() ? "" : " and ") + std::string(to_string(loader));
+  return fail(
+      VmError(ErrorCode::Unsupported, "find out the boot loader", root.string(), names + " are both set up here")
+          .with_hint("say which one starts this host: --boot-loader"));
+}
+
+std::vector<std::vector<std::string>> boot_loader_commands(BootLoader loader, const fs::path& root) {
+  switch (loader) {
+    case BootLoader::Grub:
+      if (there(root, "usr/sbin/update-grub")) return {{"update-grub"}};
+      if (there(root, "boot/grub2")) return {{"grub2-mkconfig", "-o", "/boot/grub2/grub.cfg"}};
+      return {{"grub-mkconfig", "-o", "/boot/grub/grub.cfg"}};
+    case BootLoader::SystemdBoot: {
+      std::vector<std::vector<std::string>> commands;
+      for (const std::string& version : list_directory(root / "lib/modules"))
+        for (const std::string& image : {"/lib/modules/" + version + "/vmlinuz", "/boot/vmlinuz-" + version})
+          if (there(root, image.c_str() + 1)) {
+            commands.push_back({"kernel-install", "add", version, image});
+            break;
+          }
+      return commands;
+    }
+    case BootLoader::Extlinux: return {{"u-boot-update"}};
+    case BootLoader::None: break;
+  }
+  return {};
+}
+
+Result<ParameterPlace> place_parameters(BootLoader loader, std::span<const std::string> parameters,
+                                        const fs::path& root) {
+  auto change = loader == BootLoader::Grub          ? grub_file(parameters, root)
+                : loader == BootLoader::SystemdBoot ? systemd_boot_file(parameters, root)
+                                                    : Result<FileChange>(extlinux_file(parameters));
+  if (!change) return fail(change.error());
+  const auto before = read_if_there(root, change->file);
+  if (!before) return fail(before.error());
+  change->before = *before;
+  return ParameterPlace{std::move(*change), boot_loader_commands(loader, root)};
+}
+
+}  // namespace vm_platform

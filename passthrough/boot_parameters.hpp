@@ -1,0 +1,31 @@
+// Kernel parameters, put where the boot loader of a host takes them from.
+#pragma once
+
+#include <span>
+#include <vm_platform/host_setup.hpp>
+
+namespace vm_platform {
+
+/// The first line of every file that is ours alone.
+inline constexpr const char* kSetupHeader = "# Made by `vmp passthrough setup`, which also takes it back (--undo).\n";
+
+/// The boot loader that started this host, or that its files are for. `Unsupported` where two could be meant.
+[[nodiscard]] Result<BootLoader> find_boot_loader(const std::filesystem::path& root);
+
+/// The file to change, and the commands that bring it into the boot menu. `Unsupported` where the loader is there and
+/// does not read such files; the error says what to do instead.
+struct ParameterPlace {
+  FileChange file;
+  std::vector<std::vector<std::string>> commands;
+};
+[[nodiscard]] Result<ParameterPlace> place_parameters(BootLoader loader, std::span<const std::string> parameters,
+                                                      const std::filesystem::path& root);
+/// The commands alone, for taking back.
+[[nodiscard]] std::vector<std::vector<std::string>> boot_loader_commands(BootLoader loader,
+                                                                         const std::filesystem::path& root);
+
+/// The content of a file below the root; nothing where it is not there.
+[[nodiscard]] Result<std::optional<std::string>> read_if_there(const std::filesystem::path& root,
+                                                               const std::filesystem::path& file);
+
+}  // namespace vm_platform

@@ -1,0 +1,318 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <spawn.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <nlohmann/json.hpp>
+#include <vm_platform/host_setup.hpp>
+
+#include "passthrough/boot_parameters.hpp"
+#include "passthrough/durable_file.hpp"
+#include "passthrough/sysfs.hpp"
+#include "passthrough/text.hpp"
+
+namespace vm_platform {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kOperation = "write set-up journal";
+constexpr int kVersion = 1;
+
+/// What was changed: for each file what it held before and what it was given.
+struct SetupJournal {
+  BootLoader boot_loader = BootLoader::None;
+  std::string made_group;  ///< Empty: it was there.
+  std::vector<FileChange> files;
+};
+
+fs::path journal_file(const HostSetupOptions& options) { return options.state / "setup.json"; }
+
+Result<void> save(const SetupJournal& journal, const fs::path& file) {
+  nlohmann::ordered_json json{{"version", kVersion},
+                              {"boot_loader", to_string(journal.boot_loader)},
+                              {"made_group", journal.made_group},
+                              {"files", nlohmann::ordered_json::array()}};
+  const auto content = [](const std::optional<std::string>& text) {
+    return text ? nlohmann::ordered_json(*text) : nlohmann::ordered_json(nullptr);
+  };
+  for (const FileChange& change : journal.files)
+    json["files"].push_back({{"file", change.file.string()},
+                             {"why", change.why},
+                             {"before", content(change.before)},
+                             {"after", content(change.after)}});
+  try {
+    return write_durably(file, json.dump(2) + "\n", kOperation);
+  } catch (const nlohmann::json::exception&) {  // JSON cannot hold it exactly, so it could not be taken back
+    return fail(ErrorCode::Unsupported, kOperation, file.string(), "a file that would change is not valid UTF-8");
+  }
+}
+
+Result<SetupJournal> load(const fs::path& file) {
+  SetupJournal journal;
+  const auto content = read_kernel_file(file);
+  if (!content) {
+    if (content.error().code() == ErrorCode::NotFound) return journal;
+    return fail(content.error());
+  }
+  const auto damaged = [&] {
+    return fail(VmError(ErrorCode::Corrupt, "read set-up journal", file.string(), "not a journal of this tool")
+                    .with_hint("take back by hand what it made: files named vm-platform in /etc; then remove it"));
+  };
+  const auto json = nlohmann::json::parse(*content, nullptr, false);
+  if (!json.is_object() || json.value("version", nlohmann::json()) != kVersion || !json.contains("files") ||
+      !json["files"].is_array())
+    return damaged();
+  for (const BootLoader loader : {BootLoader::Grub, BootLoader::SystemdBoot, BootLoader::Extlinux})
+    if (json.value("boot_loader", nlohmann::json()) == to_string(loader)) journal.boot_loader = loader;
+  if (const auto group = json.find("made_group"); group != json.end() && group->is_string())
+    journal.made_group = group->get<std::string>();
+  for (const auto& entry : json["files"]) {
+    if (!entry.is_object() || !entry.contains("file") || !entry["file"].is_string()) return damaged();
+    FileChange change{entry["file"].get<std::string>(), std::nullopt, std::nullopt, {}};
+    for (const auto& [key, target] : {std::pair("before", &change.before), std::pair("after", &change.after)})
+      if (entry.contains(key) && entry[key].is_string()) *target = entry[key].get<std::string>();
+    if (entry.contains("why") && entry["why"].is_string()) change.why = entry["why"].get<std::string>();
+    journal.files.push_back(std::move(change));
+  }
+  return journal;
+}
+
+Result<void> put(const fs::path& root, const fs::path& file, const std::optional<std::string>& content) {
+  const fs::path place = root / file.relative_path();
+  if (!content) return remove_durably(place, "remove " + file.string());
+  struct stat status = {};
+  const unsigned mode = ::stat(place.c_str(), &status) == 0 ? status.st_mode & 07777U : 0644U;
+  return write_durably(place, *content, "write " + file.string(), mode);
+}
+
+std::string joined(const std::vector<std::string>& command) { return fmt::format("{}", fmt::join(command, " ")); }
+
+Result<void> spawn(const std::vector<std::string>& command) {
+  std::vector<std::string> words = command;
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  pid_t child = 0;
+  const int error = ::posix_spawnp(&child, arguments[0], nullptr, nullptr, arguments.data(), environ);
+  if (error != 0) return fail(VmError::from_os(error, "run", joined(command)));
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
+  return fail(ErrorCode::Io, "run", joined(command),
+              WIFEXITED(status) ? fmt::format("it ended with status {}", WEXITSTATUS(status)) : "it was killed");
+}
+
+/// What this host is, as far as set-up depends on it.
+struct Host {
+  bool amd = false, grouped = false;
+  std::string command_line;
+  std::uint64_t memory_kib = 0;
+};
+
+Host look(const fs::path& root) {
+  Host host;
+  const auto text_of = [&](const char* file) { return read_kernel_file(root / file).value_or(std::string()); };
+  host.amd = text_of("proc/cpuinfo").find("AuthenticAMD") != std::string::npos;
+  host.command_line = text_of("proc/cmdline");
+  host.grouped = !list_directory(root / "sys/kernel/iommu_groups").empty();
+  const std::string memory = text_of("proc/meminfo");
+  std::string_view rest = memory;
+  while (!rest.empty()) {
+    const auto words = text::words(text::take(rest, '\n'));
+    if (words.size() > 1 && words[0] == "MemTotal:") host.memory_kib = text::number(words[1]).value_or(0);
+  }
+  return host;
+}
+
+std::vector<std::string> kernel_parameters(const Host& host, const HostSetupOptions& options) {
+  std::vector<std::string> parameters;
+  if (!host.amd) parameters.emplace_back("intel_iommu=on");  // AMD's is on wherever the firmware has it on
+  if (options.host_dma_untranslated) parameters.emplace_back("iommu=pt");
+  return parameters;
+}
+
+/// Whether a group of this name is in /etc/group.
+bool group_there(const fs::path& root, const std::string& group) {
+  const auto content = read_kernel_file(root / "etc/group");
+  return content && (content->starts_with(group + ":") || content->find("\n" + group + ":") != std::string::npos);
+}
+
+/// Files whose content does not depend on what was there.
+std::vector<FileChange> own_files(const Host& host, const HostSetupOptions& options) {
+  std::vector<FileChange> files;
+  files.push_back({"/etc/modules-load.d/vm-platform.conf", std::nullopt,
+                   fmt::format("{}vfio-pci\nvfio_iommu_type1\n", kSetupHeader), "modules to load at boot"});
+  std::string module_options;
+  if (options.unsafe_interrupts) module_options += "options vfio_iommu_type1 allow_unsafe_interrupts=1\n";
+  if (options.sriov_of_taken) module_options += "options vfio-pci enable_sriov=1\n";
+  files.push_back({"/etc/modprobe.d/vm-platform.conf", std::nullopt,
+                   module_options.empty() ? std::nullopt : std::optional(kSetupHeader + module_options),
+                   "options of VFIO"});
+  const std::uint64_t limit = options.memlock_kib.value_or(host.memory_kib);
+  files.push_back({"/etc/security/limits.d/vm-platform.conf", std::nullopt,
+                   fmt::format("{}@{} - memlock {}\n", kSetupHeader, options.group, limit),
+                   fmt::format("members of {} may pin {} KiB of memory for devices", options.group, limit)});
+  files.push_back({"/etc/udev/rules.d/70-vm-platform.rules", std::nullopt,
+                   fmt::format("{0}SUBSYSTEM==\"vfio\", KERNEL!=\"vfio\", GROUP=\"{1}\", MODE=\"0660\"\n"
+                               "SUBSYSTEM==\"vfio-dev\", GROUP=\"{1}\", MODE=\"0660\"\n"
+                               "SUBSYSTEM==\"misc\", KERNEL==\"iommu\", GROUP=\"{1}\", MODE=\"0660\"\n",
+                               kSetupHeader, options.group),
+                   fmt::format("members of {} may open devices that are taken", options.group)});
+  return files;
+}
+
+/// Whether the boot loader has to be told when it changes.
+bool is_boot_file(const fs::path& file) {
+  return file.parent_path() == "/etc/default/grub.d" || file.parent_path() == "/etc/u-boot-menu/conf.d" ||
+         file == "/etc/kernel/cmdline";
+}
+
+VmError edited(const fs::path& file) {
+  return VmError(ErrorCode::Status, "change", file.string(), "it was edited since this tool wrote it")
+      .with_hint(
+          "put your change elsewhere and remove the file, or keep it and remove its entry from the set-up journal");
+}
+
+}  // namespace
+
+HostSetup::HostSetup(HostSetupOptions options) : options_(std::move(options)) {}
+
+Result<HostSetupPlan> HostSetup::plan() const {
+  const Host host = look(options_.root);
+  const auto journal = load(journal_file(options_));
+  if (!journal) return fail(journal.error());
+  HostSetupPlan plan;
+  plan.parameters = kernel_parameters(host, options_);
+  const auto words = text::words(host.command_line);
+  const bool booted = std::ranges::all_of(plan.parameters, [&](const std::string& parameter) {
+    return std::ranges::find(words, parameter) != words.end();
+  });
+  auto loader = options_.boot_loader ? Result<BootLoader>(*options_.boot_loader) : find_boot_loader(options_.root);
+  if (!loader) return fail(loader.error());
+  plan.boot_loader = *loader;
+  auto files = own_files(host, options_);
+  std::vector<std::vector<std::string>> boot_commands;
+  if (plan.boot_loader == BootLoader::None) {
+    plan.notes.push_back(fmt::format("no boot loader that is known: add these kernel parameters by hand: {}",
+                                     fmt::join(plan.parameters, " ")));
+  } else if (booted && journal->files.empty()) {
+    plan.notes.emplace_back("the kernel has its parameters already, and not from here");
+  } else if (!plan.parameters.empty()) {
+    auto place = place_parameters(plan.boot_loader, plan.parameters, options_.root);
+    if (!place) return fail(place.error());
+    boot_commands = std::move(place->commands);
+    files.insert(files.begin(), std::move(place->file));
+  }
+  if (!group_there(options_.root, options_.group)) plan.commands.push_back({"groupadd", "--system", options_.group});
+  for (FileChange& change : files) {
+    const auto now = read_if_there(options_.root, change.file);
+    if (!now) return fail(now.error());
+    change.before = *now;
+    const auto known = std::ranges::find(journal->files, change.file, &FileChange::file);
+    if (*now == change.after) continue;
+    // A file that has our name but not our content, or that was ours and is no longer as we left it.
+    const bool ours = known != journal->files.end() && (*now == known->after || *now == known->before);
+    const bool shared = change.file == "/etc/kernel/cmdline";
+    if (*now && !ours && (known != journal->files.end() || !shared)) return fail(edited(change.file));
+    if (change.file.string().find("/udev/") != std::string::npos) {
+      plan.commands.push_back({"udevadm", "control", "--reload"});
+      plan.commands.push_back({"udevadm", "trigger", "--subsystem-match=vfio"});
+    }
+    if (is_boot_file(change.file))
+      plan.commands.insert(plan.commands.begin(), boot_commands.begin(), boot_commands.end());
+    plan.files.push_back(std::move(change));
+  }
+  if (!booted) plan.notes.emplace_back("reboot for the kernel parameters to count");
+  if (!host.grouped)
+    plan.notes.emplace_back(host.amd ? "no IOMMU groups now: AMD-Vi (IOMMU) has to be on in the firmware setup"
+                                     : "no IOMMU groups now: VT-d has to be on in the firmware setup");
+  plan.notes.push_back(
+      fmt::format("add people: usermod -aG {} NAME; they log in anew for the memory limit. Services need "
+                  "LimitMEMLOCK= in their unit",
+                  options_.group));
+  return plan;
+}
+
+Result<void> HostSetup::apply(const HostSetupPlan& plan) {
+  auto journal = load(journal_file(options_));
+  if (!journal) return fail(journal.error());
+  if (plan.files.empty() && plan.commands.empty()) return {};
+  const SetupJournal former = *journal;
+  if (!group_there(options_.root, options_.group)) journal->made_group = options_.group;
+  journal->boot_loader = plan.boot_loader;
+  for (const FileChange& change : plan.files) {
+    const auto now = read_if_there(options_.root, change.file);
+    if (!now) return fail(now.error());
+    if (*now != change.before) return fail(edited(change.file));
+    const auto known = std::ranges::find(journal->files, change.file, &FileChange::file);
+    if (known == journal->files.end())
+      journal->files.push_back(change);
+    else
+      known->after = change.after;  // what was there before the first time stays what is gone back to
+  }
+  if (auto saved = save(*journal, journal_file(options_)); !saved) return saved;
+  for (auto change = plan.files.begin(); change != plan.files.end(); ++change) {
+    auto written = put(options_.root, change->file, change->after);
+    if (written) continue;
+    while (change != plan.files.begin()) {
+      --change;
+      if (auto back = put(options_.root, change->file, change->before); !back)
+        return fail(VmError(written.error()).with_hint("putting things back failed too: " + back.error().message()));
+    }
+    auto forgotten = former.files.empty() ? remove_durably(journal_file(options_), kOperation)
+                                          : save(former, journal_file(options_));
+    return forgotten ? std::move(written) : std::move(forgotten);
+  }
+  return run_all(plan.commands);
+}
+
+Result<HostSetupPlan> HostSetup::undo_plan() const {
+  const auto journal = load(journal_file(options_));
+  if (!journal) return fail(journal.error());
+  HostSetupPlan plan;
+  plan.boot_loader = journal->boot_loader;
+  bool udev = false;
+  for (const FileChange& change : journal->files) {
+    const auto now = read_if_there(options_.root, change.file);
+    if (!now) return fail(now.error());
+    if (*now == change.before) continue;  // a tool that died had not come to it
+    if (*now != change.after) return fail(edited(change.file));
+    udev = udev || change.file.string().find("/udev/") != std::string::npos;
+    plan.files.push_back({change.file, *now, change.before, change.why});
+  }
+  const bool boot = std::ranges::any_of(plan.files, [](const FileChange& change) { return is_boot_file(change.file); });
+  if (boot) plan.commands = boot_loader_commands(plan.boot_loader, options_.root);
+  if (udev) plan.commands.push_back({"udevadm", "control", "--reload"});
+  if (!journal->made_group.empty() && group_there(options_.root, journal->made_group))
+    plan.commands.push_back({"groupdel", journal->made_group});
+  return plan;
+}
+
+Result<void> HostSetup::undo() {
+  const auto plan = undo_plan();
+  if (!plan) return fail(plan.error());
+  for (const FileChange& change : plan->files)
+    if (auto written = put(options_.root, change.file, change.after); !written) return written;
+  if (auto ran = run_all(plan->commands); !ran) return ran;
+  return remove_durably(journal_file(options_), kOperation);
+}
+
+Result<void> HostSetup::run_all(const std::vector<std::vector<std::string>>& commands) const {
+  for (const auto& command : commands) {
+    if (!options_.run && options_.root != "/") {
+      return fail(VmError(ErrorCode::Unsupported, "run", joined(command), "the files are below another root")
+                      .with_hint("run it there"));
+    }
+    if (auto ran = options_.run ? options_.run(command) : spawn(command); !ran)
+      return fail(VmError(ran.error()).with_hint("the files are as they should be: run it again by hand"));
+  }
+  return {};
+}
+
+}  // namespace vm_platform

@@ -1,0 +1,192 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <sstream>
+#include <vm_platform/host_setup.hpp>
+
+#include "passthrough/test_tree.hpp"
+
+namespace vm_platform {
+namespace {
+
+using test::FakeTree;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::StartsWith;
+
+class Setup : public testing::Test {
+ protected:
+  Setup() {
+    tree.file("proc/cpuinfo", "vendor_id : GenuineIntel\n");
+    tree.file("proc/cmdline", "BOOT_IMAGE=/boot/vmlinuz-6 root=UUID=1234 ro quiet\n");
+    tree.file("proc/meminfo", "MemTotal:       16384 kB\nMemFree: 1 kB\n");
+    tree.file("etc/group", "root:x:0:\nkvm:x:104:\n");
+    tree.file("boot/grub/grub.cfg", "menu");
+    tree.file("usr/sbin/grub-mkconfig", "for x in ${sysconfdir}/default/grub.d/*.cfg ; do\n");
+    tree.file("usr/sbin/update-grub", "");
+    options.root = tree.root();
+    options.state = tree.root() / "state";
+    options.run = [this](const std::vector<std::string>& command) {
+      std::string line;
+      for (const std::string& word : command) line += (line.empty() ? "" : " ") + word;
+      ran.push_back(line);
+      return Result<void>{};
+    };
+  }
+  [[nodiscard]] std::string read(const std::string& file) const {
+    std::ifstream in(tree.root() / file);
+    std::ostringstream text;
+    text << in.rdbuf();
+    return text.str();
+  }
+  [[nodiscard]] bool there(const std::string& file) const { return std::filesystem::exists(tree.root() / file); }
+  FakeTree tree;
+  HostSetupOptions options;
+  std::vector<std::string> ran;
+};
+
+TEST_F(Setup, ShowsThenMakesThenTakesBackExactly) {
+  HostSetup host(options);
+  const auto plan = host.plan();
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_EQ(plan->boot_loader, BootLoader::Grub);
+  EXPECT_THAT(plan->parameters, ElementsAre("intel_iommu=on", "iommu=pt"));
+  EXPECT_EQ(plan->files.size(), 4U);
+  EXPECT_FALSE(there("etc/default/grub.d/vm-platform.cfg")) << "planning changes nothing";
+  ASSERT_TRUE(host.apply(*plan));
+  EXPECT_THAT(read("etc/default/grub.d/vm-platform.cfg"),
+              HasSubstr("GRUB_CMDLINE_LINUX_DEFAULT=\"$GRUB_CMDLINE_LINUX_DEFAULT intel_iommu=on iommu=pt\"\n"));
+  EXPECT_THAT(read("etc/modules-load.d/vm-platform.conf"), HasSubstr("vfio-pci\n"));
+  EXPECT_THAT(read("etc/security/limits.d/vm-platform.conf"), HasSubstr("@kvm - memlock 16384\n"));
+  EXPECT_THAT(read("etc/udev/rules.d/70-vm-platform.rules"), HasSubstr("GROUP=\"kvm\", MODE=\"0660\""));
+  EXPECT_FALSE(there("etc/modprobe.d/vm-platform.conf")) << "no option was asked for";
+  EXPECT_THAT(ran, ElementsAre("update-grub", "udevadm control --reload", "udevadm trigger --subsystem-match=vfio"));
+  EXPECT_THAT(host.plan()->files, IsEmpty());
+  ran.clear();
+  ASSERT_TRUE(host.undo());
+  for (const char* file : {"etc/default/grub.d/vm-platform.cfg", "etc/modules-load.d/vm-platform.conf",
+                           "etc/security/limits.d/vm-platform.conf", "etc/udev/rules.d/70-vm-platform.rules"})
+    EXPECT_FALSE(there(file)) << file;
+  EXPECT_THAT(ran, ElementsAre("update-grub", "udevadm control --reload"));
+  EXPECT_THAT(host.undo_plan()->files, IsEmpty());
+}
+
+TEST_F(Setup, SystemdBootsCommandLineIsExtendedAndPutBack) {
+  std::filesystem::remove_all(tree.root() / "boot/grub");
+  tree.file("boot/loader/loader.conf", "");
+  tree.file("boot/vmlinuz-6.1.0", "");
+  tree.file("lib/modules/6.1.0/modules.dep", "");
+  options.host_dma_untranslated = false;
+  HostSetup host(options);
+  ASSERT_TRUE(host.apply(*host.plan()));
+  EXPECT_EQ(read("etc/kernel/cmdline"), "root=UUID=1234 ro quiet intel_iommu=on\n") << "from what the kernel was given";
+  EXPECT_THAT(ran.front(), "kernel-install add 6.1.0 /boot/vmlinuz-6.1.0");
+  ASSERT_TRUE(host.undo());
+  EXPECT_FALSE(there("etc/kernel/cmdline"));
+  tree.file("etc/kernel/cmdline", "root=/dev/sda1 rw");
+  ASSERT_TRUE(host.apply(*host.plan()));
+  EXPECT_EQ(read("etc/kernel/cmdline"), "root=/dev/sda1 rw intel_iommu=on\n");
+  ASSERT_TRUE(host.undo());
+  EXPECT_EQ(read("etc/kernel/cmdline"), "root=/dev/sda1 rw") << "without the newline that it did not have";
+}
+
+TEST_F(Setup, WhatSomebodyEditedIsLeftAlone) {
+  HostSetup host(options);
+  ASSERT_TRUE(host.apply(*host.plan()));
+  tree.file("etc/modules-load.d/vm-platform.conf", "vfio-pci\nmine\n");
+  const auto undone = host.undo();
+  ASSERT_FALSE(undone);
+  EXPECT_EQ(undone.error().code(), ErrorCode::Status);
+  EXPECT_THAT(undone.error().message(), HasSubstr("modules-load.d/vm-platform.conf"));
+  EXPECT_TRUE(there("etc/default/grub.d/vm-platform.cfg")) << "nothing was taken back by halves";
+  EXPECT_EQ(host.plan().error().code(), ErrorCode::Status);
+  EXPECT_EQ(read("etc/modules-load.d/vm-platform.conf"), "vfio-pci\nmine\n");
+}
+
+TEST_F(Setup, FilesOfOurNameThatAreNotOursAreLeftAlone) {
+  tree.file("etc/udev/rules.d/70-vm-platform.rules", "# somebody's\n");
+  EXPECT_EQ(HostSetup(options).plan().error().code(), ErrorCode::Status);
+}
+
+TEST_F(Setup, ChangedWishesKeepWhatIsGoneBackTo) {
+  HostSetup first(options);
+  ASSERT_TRUE(first.apply(*first.plan()));
+  options.memlock_kib = 8;
+  options.unsafe_interrupts = true;
+  HostSetup second(options);
+  const auto plan = second.plan();
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_EQ(plan->files.size(), 2U) << "limits and module options";
+  ASSERT_TRUE(second.apply(*plan));
+  EXPECT_THAT(read("etc/modprobe.d/vm-platform.conf"), HasSubstr("allow_unsafe_interrupts=1"));
+  ASSERT_TRUE(second.undo());
+  EXPECT_FALSE(there("etc/security/limits.d/vm-platform.conf"));
+  EXPECT_FALSE(there("etc/modprobe.d/vm-platform.conf"));
+}
+
+TEST_F(Setup, FileThatCannotBeWrittenPutsTheOthersBack) {
+  // A folder where the file should be: the write fails also for root.
+  tree.file("etc/udev/rules.d", "a file, so that nothing can be made below it");
+  HostSetup host(options);
+  const auto plan = host.plan();
+  // Reading below a file is an error of its own kind; either way nothing may be left behind.
+  if (plan) {
+    EXPECT_FALSE(host.apply(*plan));
+  }
+  EXPECT_FALSE(there("etc/default/grub.d/vm-platform.cfg"));
+  EXPECT_FALSE(there("etc/modules-load.d/vm-platform.conf"));
+  EXPECT_THAT(host.undo_plan()->files, IsEmpty());
+}
+
+TEST_F(Setup, HalfWayDeadSetUpIsTakenBack) {
+  HostSetup host(options);
+  ASSERT_TRUE(host.apply(*host.plan()));
+  // As if the tool had died after the journal and before the last file.
+  std::filesystem::remove(tree.root() / "etc/udev/rules.d/70-vm-platform.rules");
+  ASSERT_TRUE(host.undo());
+  EXPECT_FALSE(there("etc/default/grub.d/vm-platform.cfg"));
+}
+
+TEST_F(Setup, SaysWhatItCannotDo) {
+  tree.file("usr/sbin/grub-mkconfig", "does not read that folder");
+  EXPECT_THAT(HostSetup(options).plan().error().message(), HasSubstr("grubby"));
+  std::filesystem::remove(tree.root() / "usr/sbin/grub-mkconfig");
+  tree.file("boot/loader/loader.conf", "");
+  EXPECT_THAT(HostSetup(options).plan().error().message(), HasSubstr("--boot-loader"));
+  tree.file("sys/firmware/efi/efivars/LoaderInfo-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f",
+            std::string("\6\0\0\0s\0y\0s\0t\0e\0m\0d\0-\0b\0o\0o\0t\0 \0002\0005\0\0\0", 36));
+  EXPECT_EQ(HostSetup(options).plan()->boot_loader, BootLoader::SystemdBoot) << "the firmware knows";
+}
+
+TEST_F(Setup, GroupThatIsMissingIsMadeAndTakenBack) {
+  options.group = "guests";
+  HostSetup host(options);
+  ASSERT_TRUE(host.apply(*host.plan()));
+  EXPECT_THAT(ran, testing::Contains("groupadd --system guests"));
+  tree.file("etc/group", "kvm:x:104:\nguests:x:999:\n");
+  ran.clear();
+  EXPECT_THAT(host.plan()->commands, IsEmpty());
+  ASSERT_TRUE(host.undo());
+  EXPECT_THAT(ran, testing::Contains("groupdel guests"));
+}
+
+TEST_F(Setup, HostThatHasItsParametersIsNotGivenThemTwice) {
+  tree.file("proc/cmdline", "root=UUID=1 intel_iommu=on iommu=pt\n");
+  const auto plan = HostSetup(options).plan();
+  for (const FileChange& change : plan->files) EXPECT_THAT(change.file.string(), Not(HasSubstr("grub")));
+  tree.file("proc/cpuinfo", "vendor_id : AuthenticAMD\n");
+  EXPECT_THAT(HostSetup(options).plan()->parameters, ElementsAre("iommu=pt"));
+}
+
+TEST(UnifiedDiff, AsDiffWritesIt) {
+  const FileChange change{"/f", "a\nb\nc\nd\ne\nf\ng\n", "a\nb\nc\nd\nE\nf\ng\n", {}};
+  EXPECT_EQ(unified_diff(change), "--- /f\n+++ /f\n@@ -2,6 +2,6 @@\n b\n c\n d\n-e\n+E\n f\n g\n");
+  EXPECT_EQ(unified_diff({"/f", std::nullopt, "a\n", {}}), "--- /dev/null\n+++ /f\n@@ -0,0 +1,1 @@\n+a\n");
+  EXPECT_EQ(unified_diff({"/f", "a\n", std::nullopt, {}}), "--- /f\n+++ /dev/null\n@@ -1,1 +0,0 @@\n-a\n");
+  EXPECT_EQ(unified_diff({"/f", "a\n", "a\n", {}}), "");
+}
+
+}  // namespace
+}  // namespace vm_platform

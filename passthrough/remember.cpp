@@ -1,0 +1,177 @@
+#include "passthrough/remember.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <thread>
+#include <vm_platform/passthrough.hpp>
+
+#include "passthrough/durable_file.hpp"
+#include "passthrough/sysfs.hpp"
+#include "passthrough/text.hpp"
+
+namespace vm_platform {
+namespace {
+
+constexpr const char* kOperation = "write what is taken at boot";
+
+std::filesystem::path file_of(const PassthroughOptions& options) { return options.config / "passthrough.json"; }
+
+Result<void> save(const std::vector<RememberedDevice>& devices, const std::filesystem::path& file) {
+  if (devices.empty()) return remove_durably(file, kOperation);
+  nlohmann::ordered_json json{{"version", kBootFileVersion}, {"devices", nlohmann::ordered_json::array()}};
+  for (const RememberedDevice& device : devices) {
+    auto entry = identity_json(device.identity);
+    entry["requested"] = device.requested;
+    entry["former_driver"] = device.former_driver;
+    entry["rom_file"] = device.guest.rom_file;
+    entry["hide_hypervisor"] = device.guest.hide_hypervisor;
+    json["devices"].push_back(std::move(entry));
+  }
+  return write_durably(file, json.dump(2) + "\n", kOperation, 0644);
+}
+
+/// Whether it is the same device, wherever it is now.
+bool same(const RememberedDevice& device, const DeviceIdentity& identity) {
+  return device.identity.topology == identity.topology && device.identity.vendor == identity.vendor &&
+         device.identity.device == identity.device;
+}
+
+}  // namespace
+
+nlohmann::ordered_json identity_json(const DeviceIdentity& identity) {
+  nlohmann::ordered_json json{{"address", identity.address.to_string()},
+                              {"topology", identity.topology},
+                              {"vendor", identity.vendor},
+                              {"device", identity.device},
+                              {"subsystem_vendor", identity.subsystem_vendor},
+                              {"subsystem_device", identity.subsystem_device}};
+  if (identity.serial_number) json["serial_number"] = fmt::format("{:016x}", *identity.serial_number);
+  return json;
+}
+
+std::optional<DeviceIdentity> read_identity(const nlohmann::json& json) {
+  const auto text_at = [&](const char* key) {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
+  };
+  const auto id_at = [&](const char* key) -> std::uint16_t {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_number_unsigned() ? found->get<std::uint16_t>() : std::uint16_t{0};
+  };
+  if (!json.is_object()) return std::nullopt;
+  const auto address = PciAddress::parse(text_at("address"));
+  if (!address) return std::nullopt;
+  return DeviceIdentity{*address,
+                        text_at("topology"),
+                        id_at("vendor"),
+                        id_at("device"),
+                        id_at("subsystem_vendor"),
+                        id_at("subsystem_device"),
+                        text::number(text_at("serial_number"), 16)};
+}
+
+Result<nlohmann::json> read_boot_file(const std::filesystem::path& file) {
+  const auto content = read_kernel_file(file);
+  if (!content) {
+    if (content.error().code() == ErrorCode::NotFound) return nlohmann::json();
+    return fail(content.error());
+  }
+  auto json = nlohmann::json::parse(*content, nullptr, false);
+  if (!json.is_object() || json.value("version", nlohmann::json()) != kBootFileVersion) {
+    return fail(VmError(ErrorCode::Corrupt, "read", file.string(), "it is not a file of this tool")
+                    .with_hint("remove it, and store what is wanted again"));
+  }
+  return json;
+}
+
+Result<std::vector<RememberedDevice>> PassthroughManager::remembered() const {
+  const auto json = read_boot_file(file_of(options_));
+  if (!json) return fail(json.error());
+  std::vector<RememberedDevice> devices;
+  if (!json->is_object() || !json->contains("devices") || !(*json)["devices"].is_array()) return devices;
+  for (const auto& entry : (*json)["devices"]) {
+    auto identity = read_identity(entry);
+    const auto driver = entry.is_object() ? entry.value("former_driver", nlohmann::json()) : nlohmann::json();
+    if (!identity || !driver.is_string() || driver.get<std::string>().find('/') != std::string::npos)
+      return fail(ErrorCode::Corrupt, "read", file_of(options_).string(), "it is not a file of this tool");
+    const auto rom = entry.value("rom_file", nlohmann::json());
+    devices.push_back({std::move(*identity),
+                       entry.value("requested", nlohmann::json(true)) == true,
+                       driver.get<std::string>(),
+                       {rom.is_string() ? rom.get<std::string>() : "",
+                        entry.value("hide_hypervisor", nlohmann::json(false)) == true}});
+  }
+  return devices;
+}
+
+Result<void> PassthroughManager::remember(const PassthroughPlan& plan) {
+  auto devices = remembered();
+  if (!devices) return fail(devices.error());
+  const auto sets = status();
+  if (!sets) return fail(sets.error());
+  for (const PassthroughDevice& device : plan.devices) {
+    RememberedDevice entry{identify(device.info), device.requested, device.give_back_to, device.guest};
+    // One that was taken before this plan was made is on vfio-pci already: the journal knows what it had.
+    for (const TakenSet& set : *sets)
+      for (const TakenDevice& taken : set.devices)
+        if (taken.address == device.info.address && !set.stale) entry.former_driver = taken.former_driver;
+    std::erase_if(*devices, [&](const RememberedDevice& known) { return same(known, entry.identity); });
+    devices->push_back(std::move(entry));
+  }
+  return save(*devices, file_of(options_));
+}
+
+Result<bool> PassthroughManager::forget(PciAddress address) {
+  auto devices = remembered();
+  if (!devices) return fail(devices.error());
+  const auto info = read_pci_device(address, options_.sysfs);
+  const auto removed = std::erase_if(*devices, [&](const RememberedDevice& known) {
+    return info ? same(known, identify(*info)) : known.identity.address == address;
+  });
+  if (removed == 0) return false;
+  // Those that came along with it have nobody to come along with any more.
+  if (std::ranges::none_of(*devices, &RememberedDevice::requested)) devices->clear();
+  if (auto saved = save(*devices, file_of(options_)); !saved) return fail(saved.error());
+  return true;
+}
+
+Result<std::vector<RestoreOutcome>> PassthroughManager::restore(std::chrono::milliseconds wait) {
+  const auto devices = remembered();
+  if (!devices) return fail(devices.error());
+  std::vector<RestoreOutcome> outcomes;
+  if (devices->empty()) return outcomes;
+  if (const auto recovered = recover(); !recovered) return fail(recovered.error());  // forgets sets of the last boot
+  const auto deadline = std::chrono::steady_clock::now() + wait;
+  for (const RememberedDevice& device : *devices) {
+    if (!device.requested) continue;
+    RestoreOutcome outcome{device, std::nullopt, std::nullopt};
+    for (;;) {
+      const auto functions = scan_pci(options_.sysfs);
+      if (!functions) return fail(functions.error());
+      const auto found = find_device(device.identity, *functions);
+      if (found) outcome.address = *found, outcome.error.reset();
+      if (!found) outcome.error = found.error();
+      if (found || std::chrono::steady_clock::now() >= deadline) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    }
+    if (outcome.address) {
+      TakeOptions take_options;
+      take_options.guest = device.guest;
+      auto plan = this->plan({&*outcome.address, 1}, take_options);
+      if (plan) {
+        for (PassthroughDevice& moving : plan->devices)
+          for (const RememberedDevice& known : *devices)
+            if (moving.give_back_to.empty() && same(known, identify(moving.info)))
+              moving.give_back_to = known.former_driver;
+        if (auto taken = take(*plan); !taken) outcome.error = taken.error();
+      } else {
+        outcome.error = plan.error();
+      }
+    }
+    outcomes.push_back(std::move(outcome));
+  }
+  return outcomes;
+}
+
+}  // namespace vm_platform

@@ -1,0 +1,18 @@
+// The files in /etc/vm-platform that say what is to be done at every boot.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <vm_platform/device_identity.hpp>
+
+namespace vm_platform {
+
+[[nodiscard]] nlohmann::ordered_json identity_json(const DeviceIdentity& identity);
+/// Nothing where it is not one.
+[[nodiscard]] std::optional<DeviceIdentity> read_identity(const nlohmann::json& json);
+
+/// The document in a file; null where there is none, `Corrupt` where it is not JSON of this version.
+[[nodiscard]] Result<nlohmann::json> read_boot_file(const std::filesystem::path& file);
+inline constexpr int kBootFileVersion = 1;
+
+}  // namespace vm_platform

@@ -1,0 +1,151 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <vm_platform/passthrough.hpp>
+#include <vm_platform/sriov_boot.hpp>
+
+#include "passthrough/test_tree.hpp"
+
+namespace vm_platform {
+namespace {
+
+using test::FakeTree;
+using testing::HasSubstr;
+
+TEST(Identity, TopologyLeavesBusNumbersOut) {
+  EXPECT_EQ(topology_of("devices/pci0000:00/0000:00:1c.0/0000:3b:00.1"), "pci0000:00/1c.0/00.1");
+  EXPECT_EQ(topology_of("devices/platform/x"), "");
+}
+
+TEST(Identity, FindsADeviceThatWasRenumberedOrMoved) {
+  PciDeviceInfo before;
+  before.address = {0, 1, 0, 0};
+  before.device_path = "devices/pci0000:00/0000:00:1c.0/0000:01:00.0";
+  before.vendor = 0x10de;
+  before.device = 0x2204;
+  const DeviceIdentity plain = identify(before);
+  PciDeviceInfo renumbered = before;
+  renumbered.address = {0, 3, 0, 0};
+  renumbered.device_path = "devices/pci0000:00/0000:00:1c.0/0000:03:00.0";
+  PciDeviceInfo other = before;  // a twin in another slot that now has the old number
+  other.device_path = "devices/pci0000:00/0000:00:1d.0/0000:01:00.0";
+  const std::vector twins{other, renumbered};
+  EXPECT_EQ(find_device(plain, twins)->to_string(), "0000:03:00.0");
+  EXPECT_EQ(find_device(plain, std::vector{other}).error().code(), ErrorCode::NotFound);
+  PciDeviceInfo stranger = renumbered;
+  stranger.device = 0x2206;
+  EXPECT_THAT(find_device(plain, std::vector{stranger}).error().message(), HasSubstr("0000:03:00.0 is there now"));
+  before.serial_number = 42;
+  other.serial_number = 42;
+  EXPECT_EQ(find_device(identify(before), std::vector{other})->to_string(), "0000:01:00.0") << "moved: by its serial";
+  const std::vector same_serial{other, [&] {
+                                  PciDeviceInfo copy = renumbered;
+                                  copy.serial_number = 42;
+                                  return copy;
+                                }()};
+  EXPECT_EQ(find_device(identify(before), same_serial)->to_string(), "0000:03:00.0") << "a serial twice tells nothing";
+}
+
+class Remember : public testing::Test {
+ protected:
+  Remember() {
+    tree.file("proc/sys/kernel/random/boot_id", "boot-1\n");
+    tree.file("proc/self/mountinfo", "");
+    tree.file("sys/bus/pci/drivers/vfio-pci/bind", "");
+    options.sysfs = tree.sysfs();
+    options.root = tree.root();
+    options.state = tree.root() / "state";
+    options.config = tree.root() / "etc/vm-platform";
+  }
+  void add(const std::string& address, const std::string& driver, int group) const {
+    tree.device({.address = address,
+                 .parents = "pci0000:00/0000:00:1c.0",
+                 .ids = "144D:A80A",
+                 .class_code = "10802",
+                 .driver = driver,
+                 .group = group});
+  }
+  FakeTree tree;
+  PassthroughOptions options;
+};
+
+TEST_F(Remember, IsTakenWhereverItIsAtTheNextBoot) {
+  add("0000:02:00.0", "vfio-pci", 2);
+  PassthroughManager manager(options);
+  const PciAddress address{0, 2, 0, 0};
+  TakeOptions how;
+  how.guest = {"/roms/x.rom", true};
+  const auto plan = manager.plan({&address, 1}, how);
+  ASSERT_TRUE(plan) << plan.error().message();
+  ASSERT_TRUE(manager.remember(*plan));
+  ASSERT_TRUE(manager.remember(*plan)) << "twice is once";
+  ASSERT_EQ(manager.remembered()->size(), 1U);
+  EXPECT_EQ((*manager.remembered())[0].guest, how.guest);
+  std::filesystem::remove_all(tree.sysfs() / "bus/pci/devices/0000:02:00.0");
+  std::filesystem::remove_all(tree.sysfs() / "devices");
+  add("0000:05:00.0", "vfio-pci", 9);
+  const auto outcomes = manager.restore();
+  ASSERT_TRUE(outcomes) << outcomes.error().message();
+  ASSERT_EQ(outcomes->size(), 1U);
+  EXPECT_FALSE((*outcomes)[0].error);
+  EXPECT_EQ((*outcomes)[0].address->to_string(), "0000:05:00.0");
+  EXPECT_TRUE(*manager.forget({0, 5, 0, 0}));
+  EXPECT_FALSE(*manager.forget({0, 5, 0, 0}));
+  EXPECT_FALSE(std::filesystem::exists(options.config / "passthrough.json"));
+}
+
+TEST_F(Remember, IsNeverForcedAndSaysWhy) {
+  add("0000:02:00.0", "nvme", 2);
+  PassthroughManager manager(options);
+  const PciAddress address{0, 2, 0, 0};
+  ASSERT_TRUE(manager.remember(*manager.plan({&address, 1})));
+  EXPECT_EQ((*manager.remembered())[0].former_driver, "nvme");
+  const auto disk = "sys/devices/pci0000:00/0000:00:1c.0/0000:02:00.0/nvme/nvme0/nvme0n1";
+  tree.link(std::filesystem::path(disk) / "subsystem", "../../../class/block");
+  tree.file(std::filesystem::path(disk) / "dev", "259:0\n");
+  tree.file("proc/self/mountinfo", "22 1 259:0 / / rw - ext4 /dev/nvme0n1 rw\n");
+  const auto outcomes = manager.restore();
+  ASSERT_TRUE(outcomes);
+  ASSERT_TRUE((*outcomes)[0].error);
+  EXPECT_EQ((*outcomes)[0].error->code(), ErrorCode::Busy);
+  EXPECT_THAT((*outcomes)[0].error->message(), HasSubstr("mounted on /"));
+  std::filesystem::remove_all(tree.sysfs() / "bus/pci/devices/0000:02:00.0");
+  EXPECT_EQ((*manager.restore())[0].error->code(), ErrorCode::NotFound);
+}
+
+TEST_F(Remember, DamagedFileIsNamed) {
+  for (const char* text : {"", "[]", "{\"version\":9}", "{\"version\":1,\"devices\":[{}]}",
+                           "{\"version\":1,\"devices\":[{\"address\":\"0000:01:00.0\",\"former_driver\":\"../x\"}]}"}) {
+    tree.file("etc/vm-platform/passthrough.json", text);
+    EXPECT_EQ(PassthroughManager(options).remembered().error().code(), ErrorCode::Corrupt) << text;
+  }
+}
+
+TEST(SriovBoot, FileIsKeptWithWhatItsDevicesAre) {
+  const FakeTree tree;
+  const auto config = tree.root() / "etc";
+  const auto add = [&](const std::string& address) {
+    const auto place = tree.device({.address = address, .parents = "pci0000:00/0000:00:1c.0", .driver = "ice"});
+    tree.file(place / "sriov_totalvfs", "8\n");
+    tree.file(place / "sriov_numvfs", "0\n");
+  };
+  add("0000:02:00.0");
+  constexpr const char* kFile = "physical_functions:\n  - {device: 0000:02:00.0, count: 4}\n";
+  EXPECT_TRUE(stored_sriov({}, tree.sysfs(), config)->empty());
+  ASSERT_TRUE(store_sriov(kFile, tree.sysfs(), config));
+  std::filesystem::remove_all(tree.sysfs() / "devices");
+  std::filesystem::remove_all(tree.sysfs() / "bus/pci/devices");
+  EXPECT_FALSE(stored_sriov(std::chrono::milliseconds(1), tree.sysfs(), config)) << "not there";
+  add("0000:07:00.0");
+  const auto stored = stored_sriov({}, tree.sysfs(), config);
+  ASSERT_TRUE(stored) << stored.error().message();
+  ASSERT_EQ(stored->size(), 1U);
+  EXPECT_EQ((*stored)[0].physical_function, "0000:07:00.0");
+  EXPECT_EQ((*stored)[0].count, 4U);
+  ASSERT_TRUE(forget_sriov(config));
+  EXPECT_TRUE(stored_sriov({}, tree.sysfs(), config)->empty());
+  EXPECT_EQ(store_sriov("physical_functions: 3", tree.sysfs(), config).error().code(), ErrorCode::InvalidArgument);
+}
+
+}  // namespace
+}  // namespace vm_platform

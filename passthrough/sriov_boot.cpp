@@ -1,0 +1,83 @@
+#include <fmt/format.h>
+
+#include <thread>
+#include <vm_platform/sriov_boot.hpp>
+
+#include "passthrough/durable_file.hpp"
+#include "passthrough/remember.hpp"
+#include "passthrough/sysfs.hpp"
+
+namespace vm_platform {
+namespace {
+
+constexpr const char* kOperation = "write what is set up at boot";
+
+std::filesystem::path file_of(const std::filesystem::path& config) { return config / "sriov.json"; }
+
+std::unexpected<VmError> damaged(const std::filesystem::path& file) {
+  return fail(VmError(ErrorCode::Corrupt, "read", file.string(), "it is not a file of this tool")
+                  .with_hint("remove it, and store the SR-IOV file again"));
+}
+
+/// Where the device of a declaration is now. What is not on PCI keeps its name.
+Result<std::string> name_now(const nlohmann::json& device, const std::filesystem::path& sysfs) {
+  if (const auto identity = read_identity(device)) {
+    const auto functions = scan_pci(sysfs);
+    if (!functions) return fail(functions.error());
+    const auto address = find_device(*identity, *functions);
+    if (!address) return fail(address.error());
+    const std::string name = address->to_string();
+    if (auto manager = VfManager::open(name, sysfs); !manager) return fail(manager.error());
+    return name;
+  }
+  const auto name = device.is_object() ? device.value("name", nlohmann::json()) : nlohmann::json();
+  if (!name.is_string()) return fail(ErrorCode::Corrupt, "read what is set up at boot", {}, "a device has no name");
+  if (auto manager = VfManager::open(name.get<std::string>(), sysfs); !manager) return fail(manager.error());
+  return name.get<std::string>();
+}
+
+}  // namespace
+
+Result<void> store_sriov(std::string_view text, const std::filesystem::path& sysfs,
+                         const std::filesystem::path& config) {
+  const auto declarations = parse_sriov_file(text);
+  if (!declarations) return fail(declarations.error());
+  nlohmann::ordered_json json{{"version", kBootFileVersion}, {"text", text}};
+  json["devices"] = nlohmann::ordered_json::array();
+  for (const SriovDeclaration& declaration : *declarations) {
+    const auto manager = VfManager::open(declaration.physical_function, sysfs);
+    if (!manager) return fail(manager.error());
+    const auto device = manager->device();
+    json["devices"].push_back(device ? identity_json(identify(*device))
+                                     : nlohmann::ordered_json{{"name", declaration.physical_function}});
+  }
+  return write_durably(file_of(config), json.dump(2) + "\n", kOperation, 0644);
+}
+
+Result<std::vector<SriovDeclaration>> stored_sriov(std::chrono::milliseconds wait, const std::filesystem::path& sysfs,
+                                                   const std::filesystem::path& config) {
+  const auto json = read_boot_file(file_of(config));
+  if (!json) return fail(json.error());
+  if (json->is_null()) return std::vector<SriovDeclaration>{};
+  const auto content = json->find("text"), devices = json->find("devices");
+  if (content == json->end() || !content->is_string() || devices == json->end() || !devices->is_array())
+    return damaged(file_of(config));
+  auto declarations = parse_sriov_file(content->get<std::string>());
+  if (!declarations) return declarations;
+  if (declarations->size() != devices->size()) return damaged(file_of(config));
+  const auto deadline = std::chrono::steady_clock::now() + wait;
+  for (std::size_t i = 0; i < declarations->size(); ++i) {
+    auto name = name_now((*devices)[i], sysfs);
+    while (!name && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      name = name_now((*devices)[i], sysfs);
+    }
+    if (!name) return fail(name.error());
+    (*declarations)[i].physical_function = std::move(*name);
+  }
+  return declarations;
+}
+
+Result<void> forget_sriov(const std::filesystem::path& config) { return remove_durably(file_of(config), kOperation); }
+
+}  // namespace vm_platform

@@ -1,0 +1,19 @@
+# Completion of vmp in fish. Commands, options and devices are asked of vmp itself.
+function __vmp_words
+    set -l command
+    for word in (commandline -opc)[2..]
+        string match -qr '^-|[:./=]' -- $word; and break
+        set -a command $word
+    end
+    set -l help (vmp $command --help 2>/dev/null)
+    string replace -rf '^.*(?:^|[ ,])(--[a-z0-9-]+).*$' '$1' -- $help
+    set -l subcommands (string join \n -- $help | sed -n '/^Subcommands:/,$s/^  \([a-z0-9-]*\) .*/\1/p')
+    if test (count $subcommands) -gt 0
+        string join \n -- $subcommands
+    else if contains -- "$command" 'pci show' 'iommu groups' 'passthrough plan' 'passthrough take' 'gpu rom'
+        vmp pci list --json 2>/dev/null | sed -n 's/.*"address": "\([0-9a-f:.]*\)".*/\1/p'
+    else if test "$command" = 'passthrough release'
+        vmp passthrough status --json 2>/dev/null | sed -n 's/.*"address": "\([0-9a-f:.]*\)".*/\1/p'
+    end
+end
+complete -c vmp -a '(__vmp_words)'

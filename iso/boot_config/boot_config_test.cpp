@@ -80,7 +80,7 @@ TEST(SyslinuxTest, HelpThatLeadsBackToTheMenuAddsNothing) {
       "end\n"
       "label help\n menu label ^Help\n text help\n   label this is no label\n endtext\n config prompt.cfg\n";
   files.files["/isolinux/txt.cfg"] = "label install\n kernel linux\n";
-  files.files["/isolinux/drk.cfg"] = "default dark\nlabel dark\n kernel linux\n append dark\n";
+  files.files["/isolinux/drk.cfg"] = "default dark\nlabel dark\n menu default\n kernel linux\n append dark\n";
   files.files["/isolinux/prompt.cfg"] = "default dark\ninclude menu.cfg\nlabel rescue\n kernel linux\n append rescue\n";
   const BootMenu menu = syslinux(files, "include menu.cfg\ndefault vesamenu.c32\n");
   EXPECT_THAT(titles(menu), ElementsAre("install", "dark > dark", "Help > rescue"));

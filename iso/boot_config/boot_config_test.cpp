@@ -87,6 +87,15 @@ TEST(SyslinuxTest, HelpThatLeadsBackToTheMenuAddsNothing) {
   EXPECT_FALSE(menu.default_entry) << "the first that can be booted";
 }
 
+/// Found by fuzzing: a file that a label leads to ends more menus than it begins.
+TEST(SyslinuxTest, MenusThatAreEndedButNotBegun) {
+  FakeFiles files;
+  files.files["/isolinux/other.cfg"] = "menu end\nmenu end\nlabel inner\n kernel k\nmenu begin open\n";
+  const BootMenu menu =
+      syslinux(files, "menu begin sub\nlabel more\n config other.cfg\nlabel after\n kernel k\nmenu end\nmenu end\n");
+  EXPECT_THAT(titles(menu), ElementsAre("inner", "sub > after"));
+}
+
 TEST(SyslinuxTest, DefaultLabelGlobalAppendAndInitrdDirective) {
   FakeFiles files;
   const BootMenu menu = syslinux(

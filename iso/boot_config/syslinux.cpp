@@ -170,12 +170,13 @@ class Syslinux {
     // "~" means the configuration that is already loaded.
     const std::string file(take_word(arguments));
     if (file.empty() || file == "~" || path_.size() >= kMaxConfigDepth) return;
+    const std::vector<std::string> before = path_;  // the file may end menus that it did not begin
     path_.emplace_back(title);
     ++in_other_config_;
     read_file(resolve_path(directory_, file), static_cast<int>(path_.size()));
     finish_label();
     --in_other_config_;
-    path_.pop_back();
+    path_ = before;
   }
 
   void choose_default() {

@@ -201,7 +201,8 @@ class Verifier final : public Checker {
               "its " + std::to_string(extent.size) + " bytes at " + at_byte(extent.offset) +
                   " are past the end of the image");
       } else {
-        if (extent.offset < 16 * kSectorSize) warn(file.record_offset, path_, "its extent is in the system area");
+        if (extent.offset < std::uint64_t{16} * kSectorSize)
+          warn(file.record_offset, path_, "its extent is in the system area");
         if (!within(extent.offset, extent.size, volume_end)) {
           warn(file.record_offset, path_, "its extent is past the end of the volume");
         }

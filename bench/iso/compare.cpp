@@ -202,13 +202,14 @@ int main(int argc, char** argv) {
   const std::string small = bench.path("small.iso"), big = bench.path("big.iso"), tree = bench.path("deep.iso"),
                     out = bench.path("out");
   const auto lists = [&](const std::string& image) {
-    return std::vector<Contestant>{{"vmp iso ls -lR", {vmp, "iso", "ls", "-lR", image}},
-                                   {"isoinfo -R -f (bare names)", {"isoinfo", "-R", "-f", "-i", image}},
-                                   {"isoinfo -R -l", {"isoinfo", "-R", "-l", "-i", image}},
-                                   {"iso-info -l", {"iso-info", "-l", "-i", image}},
-                                   {"bsdtar -tv", {"bsdtar", "-tvf", image}},
-                                   {"7z l", {"7z", "l", image}},
-                                   {"xorriso lsdl", {"xorriso", "-indev", image, "-find", "/", "-exec", "lsdl", "--"}}};
+    return std::vector<Contestant>{
+        {"vmp iso ls -lR", {vmp, "iso", "ls", "-lR", image}},
+        {"isoinfo -R -f (bare names)", {"isoinfo", "-R", "-f", "-i", image}},
+        {"isoinfo -R -l", {"isoinfo", "-R", "-l", "-i", image}},
+        {"iso-info -l", {"iso-info", "-l", "-i", image}},
+        {"bsdtar -tv", {"bsdtar", "-tvf", image}},
+        {"7z l", {"7z", "l", image}},
+        {"xorriso lsdl", {"xorriso", "-indev", "stdio:" + image, "-find", "/", "-exec", "lsdl", "--"}}};
   };
   bench.compare("list 100,000 files", lists(small), "/dev/null");
   bench.compare("list a tree 200 levels deep", lists(tree), "/dev/null");
@@ -233,7 +234,7 @@ int main(int argc, char** argv) {
                  {"vmp iso extract -j1", {vmp, "iso", "extract", small, "-C", out, "-j", "1"}},
                  {"bsdtar -x", {"bsdtar", "-xf", small, "-C", out}},
                  {"7z x", {"7z", "x", "-y", "-o" + out, small}},
-                 {"xorriso -osirrox", {"xorriso", "-osirrox", "on", "-indev", small, "-extract", "/", out}}},
+                 {"xorriso -osirrox", {"xorriso", "-osirrox", "on", "-indev", "stdio:" + small, "-extract", "/", out}}},
                 "/dev/null", out);
   fs::remove_all(dir);
   return 0;

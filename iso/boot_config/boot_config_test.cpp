@@ -80,11 +80,20 @@ TEST(SyslinuxTest, HelpThatLeadsBackToTheMenuAddsNothing) {
       "end\n"
       "label help\n menu label ^Help\n text help\n   label this is no label\n endtext\n config prompt.cfg\n";
   files.files["/isolinux/txt.cfg"] = "label install\n kernel linux\n";
-  files.files["/isolinux/drk.cfg"] = "default dark\nlabel dark\n kernel linux\n append dark\n";
+  files.files["/isolinux/drk.cfg"] = "default dark\nlabel dark\n menu default\n kernel linux\n append dark\n";
   files.files["/isolinux/prompt.cfg"] = "default dark\ninclude menu.cfg\nlabel rescue\n kernel linux\n append rescue\n";
   const BootMenu menu = syslinux(files, "include menu.cfg\ndefault vesamenu.c32\n");
   EXPECT_THAT(titles(menu), ElementsAre("install", "dark > dark", "Help > rescue"));
   EXPECT_FALSE(menu.default_entry) << "the first that can be booted";
+}
+
+/// Found by fuzzing: a file that a label leads to ends more menus than it begins.
+TEST(SyslinuxTest, MenusThatAreEndedButNotBegun) {
+  FakeFiles files;
+  files.files["/isolinux/other.cfg"] = "menu end\nmenu end\nlabel inner\n kernel k\nmenu begin open\n";
+  const BootMenu menu =
+      syslinux(files, "menu begin sub\nlabel more\n config other.cfg\nlabel after\n kernel k\nmenu end\nmenu end\n");
+  EXPECT_THAT(titles(menu), ElementsAre("inner", "sub > after"));
 }
 
 TEST(SyslinuxTest, DefaultLabelGlobalAppendAndInitrdDirective) {

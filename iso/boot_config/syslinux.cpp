@@ -106,7 +106,8 @@ class Syslinux {
     const Label label = std::move(*label_);
     label_.reset();
     if (label.name.empty() || label.disabled || menu_.entries.size() >= kMaxBootEntries) return;
-    if (label.is_default && in_other_config_ == 0) menu_default_ = label.name;
+    // Each menu has a default of its own; the top menu's is what boots.
+    if (label.is_default && path_.empty()) menu_default_ = label.name;
     std::string kernel = label.kernel.empty() ? label.name : label.kernel;
     const std::string append = label.has_append ? label.append : global_append_;
     add(label.name, label.title.empty() ? label.name : label.title, label.type, kernel, append, label.initrds);
@@ -169,12 +170,13 @@ class Syslinux {
     // "~" means the configuration that is already loaded.
     const std::string file(take_word(arguments));
     if (file.empty() || file == "~" || path_.size() >= kMaxConfigDepth) return;
+    const std::vector<std::string> before = path_;  // the file may end menus that it did not begin
     path_.emplace_back(title);
     ++in_other_config_;
     read_file(resolve_path(directory_, file), static_cast<int>(path_.size()));
     finish_label();
     --in_other_config_;
-    path_.pop_back();
+    path_ = before;
   }
 
   void choose_default() {

@@ -115,7 +115,7 @@ void Output::two(unsigned value) {
 }
 
 void Output::date(const IsoTime& time, char separator) {
-  const std::int64_t local = time.seconds + time.zone_minutes * 60;
+  const std::int64_t local = time.seconds + std::int64_t{time.zone_minutes} * 60;
   std::int64_t day = local / 86400;
   auto second = static_cast<int>(local % 86400);
   if (second < 0) {
@@ -160,7 +160,7 @@ void Output::date(const IsoTime& time, char separator) {
 void Output::time(const IsoTime& time) {
   if (!time.present) return put("               -");
   // Files are written together: neighbours in a list are often of the same minute.
-  const std::int64_t local = time.seconds + time.zone_minutes * 60;
+  const std::int64_t local = time.seconds + std::int64_t{time.zone_minutes} * 60;
   if (local >= cached_minute_ && local < cached_minute_ + 60) return put(std::string_view(cached_time_, 16));
   if (room() < 16) flush();
   date(time, ' ');

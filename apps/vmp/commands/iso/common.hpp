@@ -61,7 +61,7 @@ class Output {
   void put_large(std::string_view text);
   void date(const IsoTime& time, char separator);
   void two(unsigned value);
-  static constexpr std::size_t kSize = 64 * 1024, kMaxWidth = 32;
+  static constexpr std::size_t kSize = std::size_t{64} * 1024, kMaxWidth = 32;
   std::unique_ptr<char[]> buffer_;
   std::size_t used_ = 0;
   bool terminal_, failed_ = false;

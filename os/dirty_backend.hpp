@@ -1,9 +1,14 @@
 // One way to notice writes.
 #pragma once
 
+#include <bit>
+#include <span>
 #include <vm_platform/dirty_tracking.hpp>
 
 namespace vm_platform {
+
+/// This process's number.
+unsigned long current_process() noexcept;
 
 class DirtyTracker::Backend {
  public:
@@ -11,8 +16,14 @@ class DirtyTracker::Backend {
   [[nodiscard]] virtual DirtyMethod method() const noexcept = 0;
   /// `pages` is cleared and has the right size.
   virtual Result<void> collect(DirtyPages& pages) = 0;
+  /// A forked child has copies of the objects and of the descriptors, but they act on the memory and the thread of its
+  /// parent: it must leave them alone.
+  [[nodiscard]] bool is_ours() const noexcept { return owner_ == current_process(); }
   std::uint64_t size = 0;  // bytes
   std::uint64_t page_size = 0;
+
+ private:
+  unsigned long owner_ = current_process();
 };
 
 /// What this host knows, best first.
@@ -32,6 +43,33 @@ inline void mark(DirtyPages& pages, std::uint64_t first, std::uint64_t count) {
       pages.words[page / 64] |= 1ULL << (page % 64);
     }
   }
+}
+
+/// Words of bits that are collected at once, by backends that lock writers out meanwhile: 1024 pages.
+inline constexpr std::size_t kStretch = 16;
+
+/// Calls `run(first page, pages)` for each longest run of set bits in `words`, whose first bit is page `first_page`.
+template <typename Run>
+Result<void> for_each_run(std::span<const std::uint64_t> words, std::uint64_t first_page, Run run) {
+  std::uint64_t begin = 0, length = 0;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    for (std::uint64_t word = words[i]; word != 0;) {
+      const auto bit = static_cast<unsigned>(std::countr_zero(word));
+      const auto ones = static_cast<unsigned>(std::countr_one(word >> bit));
+      const std::uint64_t first = i * 64 + bit;
+      if (length != 0 && begin + length == first) {
+        length += ones;
+      } else {
+        if (length != 0) {
+          if (Result<void> done = run(first_page + begin, length); !done) return done;
+        }
+        begin = first;
+        length = ones;
+      }
+      word = bit + ones >= 64 ? 0 : word & (~0ULL << (bit + ones));
+    }
+  }
+  return length != 0 ? run(first_page + begin, length) : Result<void>();
 }
 
 }  // namespace vm_platform

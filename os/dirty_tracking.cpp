@@ -1,6 +1,6 @@
 // Choosing the method, and the method that every host has: protection and faults.
+#include <algorithm>
 #include <bit>
-#include <thread>
 #include <utility>
 #include <vm_platform/signals.hpp>
 
@@ -42,58 +42,44 @@ class ProtectFault : public DirtyTracker::Backend {
   [[nodiscard]] DirtyMethod method() const noexcept override { return DirtyMethod::ProtectFault; }
 
   Result<void> collect(DirtyPages& pages) override {
-    const FaultLock::Guard guard(lock_);
-    if (all_) {
-      mark(pages, 0, size / page_size);
-      for (auto& word : bits_) word.store(0, std::memory_order_relaxed);
-      all_ = false;
-      return memory_.protect(0, 0, MemoryProtection::Read);
-    }
-    // Adjacent dirty pages are protected in one call.
-    std::uint64_t run = 0, length = 0;
-    const auto protect_run = [&]() -> Result<void> {
-      if (length == 0) return {};
-      return memory_.protect(run * page_size, length * page_size, MemoryProtection::Read);
-    };
-    for (std::size_t i = 0; i < bits_.size(); ++i) {
-      std::uint64_t word = bits_[i].load(std::memory_order_relaxed);
-      pages.words[i] = word;
-      bits_[i].store(0, std::memory_order_relaxed);
-      while (word != 0) {
-        const auto bit = static_cast<unsigned>(std::countr_zero(word));
-        const auto ones = static_cast<unsigned>(std::countr_one(word >> bit));
-        const std::uint64_t first = i * 64 + bit;
-        if (length != 0 && run + length == first) {
-          length += ones;
-        } else {
-          if (auto done = protect_run(); !done) return done;
-          run = first;
-          length = ones;
-        }
-        if (bit + ones >= 64) break;
-        word &= ~0ULL << (bit + ones);
+    // The lock is given up between stretches, so that a writer waits for one of them and not for all.
+    for (std::size_t first = 0; first < bits_.size(); first += kStretch) {
+      const FaultLock::Guard guard(lock_);
+      if (all_) {  // everything is open
+        mark(pages, 0, size / page_size);
+        for (auto& word : bits_) word.store(0, std::memory_order_relaxed);
+        all_ = false;
+        return memory_.protect(0, 0, MemoryProtection::Read);
       }
+      const std::size_t end = std::min(first + kStretch, bits_.size());
+      for (std::size_t i = first; i < end; ++i) pages.words[i] = bits_[i].exchange(0, std::memory_order_relaxed);
+      const auto protect = [this](std::uint64_t page, std::uint64_t count) {
+        return memory_.protect(page * page_size, count * page_size, MemoryProtection::Read);
+      };
+      if (auto done = for_each_run(std::span(pages.words).subspan(first, end - first), first * 64, protect); !done)
+        return done;
     }
-    return protect_run();
+    return {};
   }
 
  private:
+  /// Without the checks and messages of MappedMemory: this runs in a signal handler.
   static FaultAction on_fault(Fault& fault, void* user) noexcept {
     if (fault.access() == FaultAccess::Execute) return FaultAction::Pass;
     auto& self = *static_cast<ProtectFault*>(user);
     const auto page = (fault.address() - reinterpret_cast<std::uintptr_t>(self.memory_.data())) / self.page_size;
+    std::byte* at = self.memory_.data() + page * self.page_size;
+    // In a forked child nobody collects, and a thread of the parent may have had the lock.
+    if (!self.is_ours()) return fault_host::unprotect(at, self.page_size) ? FaultAction::Resume : FaultAction::Pass;
     const FaultLock::Guard guard(self.lock_);
     // Every isolated writable page costs two more mappings; at the limit the whole range is opened and counts as dirty.
-    if (!unprotect(self.memory_.data() + page * self.page_size, self.page_size)) {
-      if (!unprotect(self.memory_.data(), self.size)) return FaultAction::Pass;
+    if (!fault_host::unprotect(at, self.page_size)) {
+      if (!fault_host::unprotect(self.memory_.data(), self.size)) return FaultAction::Pass;
       self.all_ = true;
     }
     self.bits_[page / 64].fetch_or(1ULL << (page % 64), std::memory_order_relaxed);
     return FaultAction::Resume;
   }
-
-  /// Without the checks and messages of MappedMemory: this runs in a signal handler.
-  static bool unprotect(std::byte* from, std::uint64_t size) noexcept { return fault_unprotect(from, size); }
 
   MappedMemory& memory_;
   std::vector<std::atomic<std::uint64_t>> bits_;
@@ -144,6 +130,10 @@ Result<DirtyTracker> DirtyTracker::start(MappedMemory& memory, const DirtyTracki
 
 Result<void> DirtyTracker::collect(DirtyPages& pages) {
   if (!backend_) return fail(ErrorCode::Status, "collect changes", "memory", "not tracked");
+  if (!backend_->is_ours()) {
+    return fail(VmError(ErrorCode::Status, "collect changes", "memory", "a forked child cannot track for its parent")
+                    .with_hint("start a tracker of its own in the child"));
+  }
   pages.page_size = backend_->page_size;
   pages.words.assign((backend_->size / backend_->page_size + 63) / 64, 0);
   if (auto done = backend_->collect(pages); !done) return done;

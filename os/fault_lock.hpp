@@ -2,9 +2,8 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <thread>
 
 #ifndef _WIN32
 #include <pthread.h>
@@ -14,8 +13,18 @@
 
 namespace vm_platform {
 
-/// Spins, because a fault handler cannot sleep on a mutex. Asynchronous signals are held off while it is taken, so that
-/// no handler of one can fault and wait for the very thread it interrupted.
+/// What a fault handler may ask of the host, because it is async-signal-safe there.
+namespace fault_host {
+/// Sleeps while `word` is `expected` (or wakes for no reason).
+void wait(std::atomic<std::uint32_t>& word, std::uint32_t expected) noexcept;
+void wake_one(std::atomic<std::uint32_t>& word) noexcept;
+/// Makes pages readable and writable.
+bool unprotect(std::byte* from, std::uint64_t size) noexcept;
+}  // namespace fault_host
+
+/// A mutex that a fault handler may take. Who has to wait sleeps: on a busy machine, spinning takes the CPU away from
+/// the one that is waited for. Asynchronous signals are held off while it is taken, so that no handler of one can fault
+/// and wait for the very thread it interrupted.
 class FaultLock {
  public:
   class Guard {
@@ -27,12 +36,12 @@ class FaultLock {
       for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}) ::sigdelset(&all, fault);
       ::pthread_sigmask(SIG_BLOCK, &all, &before_);
 #endif
-      while (lock_.taken_.test_and_set(std::memory_order_acquire)) std::this_thread::yield();
+      lock_.lock();
     }
     Guard(const Guard&) = delete;
     Guard& operator=(const Guard&) = delete;
     ~Guard() {
-      lock_.taken_.clear(std::memory_order_release);
+      lock_.unlock();
 #ifndef _WIN32
       ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
 #endif
@@ -46,10 +55,18 @@ class FaultLock {
   };
 
  private:
-  std::atomic_flag taken_;
-};
+  enum : std::uint32_t { kFree, kTaken, kAwaited };
 
-/// Makes pages readable and writable; async-signal-safe.
-bool fault_unprotect(std::byte* from, std::uint64_t size) noexcept;
+  void lock() noexcept {
+    std::uint32_t seen = kFree;
+    if (state_.compare_exchange_strong(seen, kTaken, std::memory_order_acquire)) return;
+    while (state_.exchange(kAwaited, std::memory_order_acquire) != kFree) fault_host::wait(state_, kAwaited);
+  }
+  void unlock() noexcept {
+    if (state_.exchange(kFree, std::memory_order_release) == kAwaited) fault_host::wake_one(state_);
+  }
+
+  std::atomic<std::uint32_t> state_ = kFree;
+};
 
 }  // namespace vm_platform

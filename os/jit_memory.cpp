@@ -184,11 +184,19 @@ std::uint64_t JitMemory::largest_free() const {
   return state_->blocks.largest_free();
 }
 
+bool JitMemory::holds(std::uint64_t offset, std::uint64_t size) const noexcept {
+  return size != 0 && offset <= size_ && size <= size_ - offset;
+}
+
+namespace {
+VmError outside(std::uint64_t offset, std::uint64_t size) {
+  return memory_error(ErrorCode::InvalidArgument, MemoryError::OutOfRange, "write code",
+                      std::to_string(size) + " bytes at " + std::to_string(offset), "not within the memory");
+}
+}  // namespace
+
 Result<JitWriter> JitMemory::write(std::uint64_t offset, std::uint64_t size) const {
-  if (size == 0 || offset > size_ || size > size_ - offset) {
-    return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::OutOfRange, "write code",
-                             std::to_string(size) + " bytes at " + std::to_string(offset), "not within the memory"));
-  }
+  if (!holds(offset, size)) return fail(outside(offset, size));
   if (state_->mode == JitMode::ProtectionSwitch) {
     const std::uint64_t page = host_page_size();
     const std::lock_guard lock(state_->writing);
@@ -233,6 +241,12 @@ void JitMemory::end_write(std::uint64_t offset, std::uint64_t size) const noexce
 }
 
 Result<void> JitMemory::store(std::uint64_t offset, std::span<const std::byte> code) const {
+  if (state_->mode == JitMode::DualMapping) {  // nothing to open and close: a copy is all, and as quick as one
+    if (!holds(offset, code.size())) return fail(outside(offset, code.size()));
+    std::memcpy(writable_ + offset, code.data(), code.size());
+    flush_instruction_cache(executable_ + offset, code.size(), writable_ + offset);
+    return {};
+  }
   const auto writer = write(offset, code.size());
   if (!writer) return fail(writer.error());
   std::memcpy(writer->bytes().data(), code.data(), code.size());
@@ -240,7 +254,7 @@ Result<void> JitMemory::store(std::uint64_t offset, std::span<const std::byte> c
 }
 
 Result<void> JitMemory::register_unwind(JitBlock block, JitFrame frame) const {
-  if (block.size == 0 || block.offset > size_ || block.size > size_ - block.offset)
+  if (!holds(block.offset, block.size))
     return fail(ErrorCode::InvalidArgument, "register unwind information", state_->name, "no such block");
   JitBlock description;
   if (jit_host::Unwind::kDescriptionSize != 0) {

@@ -1,6 +1,7 @@
 // What every host's MappedMemory keeps, and the helpers they share.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vm_platform/memory.hpp>
 
@@ -29,6 +30,11 @@ struct MappedMemory::State {
   State() = default;
   State(const State&) = delete;
   State& operator=(const State&) = delete;
+
+  /// Of a mapping of the file `name`, without what the host keeps of it.
+  static std::unique_ptr<State> of_file(const std::string& name, const FileMappingOptions& options);
+  /// Of a view of this mapping that begins `offset` further on.
+  [[nodiscard]] std::unique_ptr<State> of_view(MemoryProtection view_protection, std::uint64_t offset) const;
 };
 
 /// "64 KiB of NAME at 0x7f0000000000", for errors.
@@ -41,6 +47,11 @@ VmError memory_error(ErrorCode code, MemoryError detail, std::string operation, 
 /// Sizes, alignment, protection: what no host can do is refused here. Returns the options with sizes rounded up to
 /// `page_size`.
 Result<MemoryOptions> check_options(const MemoryOptions& options, std::uint64_t page_size);
+
+/// How many bytes of a file of `length` bytes to map; what lies behind its end, or begins between multiples of
+/// `granularity`, is refused.
+Result<std::uint64_t> check_file_range(const std::string& name, const FileMappingOptions& options, std::uint64_t length,
+                                       std::uint64_t granularity);
 
 inline constexpr std::uint64_t kLargestMapping = 1ULL << 46;
 

@@ -104,6 +104,58 @@ Result<MemoryOptions> check_options(const MemoryOptions& options, std::uint64_t 
   return checked;
 }
 
+Result<std::uint64_t> check_file_range(const std::string& name, const FileMappingOptions& options, std::uint64_t length,
+                                       std::uint64_t granularity) {
+  const auto refuse = [&](std::string reason) {
+    return fail(ErrorCode::InvalidArgument, "map file", name, std::move(reason));
+  };
+  if (options.offset % granularity != 0) return refuse("the offset is not a multiple of " + readable_size(granularity));
+  if (options.offset >= length) return refuse(length == 0 ? "the file is empty" : "the offset is behind the end");
+  const std::uint64_t size = options.size != 0 ? options.size : length - options.offset;
+  if (size > length - options.offset) return refuse("the file is shorter than that");
+  return size;
+}
+
+std::unique_ptr<MappedMemory::State> MappedMemory::State::of_file(const std::string& name,
+                                                                  const FileMappingOptions& options) {
+  auto state = std::make_unique<State>();
+  state->name = name;
+  state->page_size = host_page_size();
+  state->file_offset = options.offset;
+  state->protection = options.access == FileAccess::ReadOnly ? MemoryProtection::Read : MemoryProtection::ReadWrite;
+  state->access = options.access;
+  state->shared = options.access != FileAccess::Private;
+  state->file = true;
+  return state;
+}
+
+std::unique_ptr<MappedMemory::State> MappedMemory::State::of_view(MemoryProtection view_protection,
+                                                                  std::uint64_t offset) const {
+  auto view = std::make_unique<State>();
+  view->name = name;
+  view->page_size = page_size;
+  view->alignment = alignment;
+  view->file_offset = file_offset + offset;
+  view->protection = view_protection;
+  view->huge_pages = huge_pages;
+  view->access = allows(view_protection, MemoryProtection::Write) ? access : FileAccess::ReadOnly;
+  view->shared = true;
+  view->file = file;
+  return view;
+}
+
+Result<MappedMemory> MappedMemory::finish(std::byte* data, std::uint64_t size, std::unique_ptr<State> state,
+                                          bool prefault) {
+  MappedMemory memory;
+  memory.data_ = data;
+  memory.size_ = size;
+  memory.state_ = std::move(state);
+  if (prefault) {
+    if (auto done = memory.prefault(); !done) return fail(done.error());
+  }
+  return memory;
+}
+
 Result<MappedMemory> MappedMemory::create_shared(std::uint64_t size, const std::string& name) {
   return create({.size = size, .name = name, .shared = true});
 }
@@ -123,7 +175,9 @@ MappedMemory& MappedMemory::operator=(MappedMemory&& other) noexcept {
   std::swap(state_, other.state_);
   return *this;
 }
-MappedMemory::~MappedMemory() { release(); }
+MappedMemory::~MappedMemory() {
+  if (data_ != nullptr) release();
+}
 
 int MappedMemory::descriptor() const noexcept { return state_ ? state_->descriptor : -1; }
 std::uint64_t MappedMemory::page_size() const noexcept { return state_ ? state_->page_size : host_page_size(); }
@@ -150,6 +204,23 @@ Result<std::uint64_t> MappedMemory::check_range(const char* operation, std::uint
       return refuse(MemoryError::Misaligned, "not a multiple of the page size");
   }
   return size;
+}
+
+Result<std::uint64_t> MappedMemory::check_view(MemoryProtection protection, std::uint64_t offset,
+                                               std::uint64_t size) const {
+  constexpr const char* kOperation = "map a second view of";
+  const auto length = check_range(kOperation, offset, size);
+  if (!length) return length;
+  const auto subject = [&] { return describe_range(state_->name, *length, data_ + offset); };
+  if (!state_->shared) {
+    return fail(VmError(ErrorCode::Status, kOperation, subject(), "private memory has only one")
+                    .with_hint("create it with MemoryOptions::shared"));
+  }
+  if (allows(protection, MemoryProtection::Execute)) {
+    return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::WritableExecutable, kOperation, subject(),
+                             "executable views exist only in JitMemory"));
+  }
+  return length;
 }
 
 Result<std::uint64_t> MappedMemory::resident_bytes(std::uint64_t offset, std::uint64_t size) const {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -13,6 +14,8 @@
 #include "os/test_code.hpp"
 
 #ifdef __linux__
+#include <linux/mempolicy.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
@@ -238,6 +241,7 @@ TEST(MappedMemoryTest, HugePagesFallBackAndSaySo) {
     ASSERT_OK(memory);
     if (memory->huge_pages() != HugePages::Explicit) {
       EXPECT_FALSE(memory->note().empty());
+      EXPECT_EQ(std::getenv("VMP_TEST_HUGE_PAGES"), nullptr) << "there are some here: " << memory->note();
     } else {
       EXPECT_GT(memory->page_size(), kPage);
     }
@@ -260,6 +264,15 @@ TEST(MappedMemoryTest, NumaNode) {
   auto missing = MappedMemory::create({.size = kMiB, .numa_node = 999});
   ASSERT_OK(missing);
   EXPECT_FALSE(missing->note().empty());
+#ifdef __linux__
+  if (!std::filesystem::exists("/sys/devices/system/node/node1")) return;  // the lab has one
+  auto node1 = MappedMemory::create({.size = kMiB, .numa_node = 1, .prefault = true});
+  ASSERT_OK(node1);
+  EXPECT_TRUE(node1->note().empty()) << node1->note();
+  int node = -1;
+  ASSERT_EQ(::syscall(SYS_get_mempolicy, &node, nullptr, 0, node1->data(), MPOL_F_NODE | MPOL_F_ADDR), 0);
+  EXPECT_EQ(node, 1);
+#endif
 }
 
 TEST(MappedMemoryTest, FileReadOnlyPrivateAndShared) {

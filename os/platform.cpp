@@ -1,5 +1,6 @@
 // Names of hosts, and the judgement of what was found.
 #include <array>
+#include <cerrno>
 #include <cstdio>
 #include <vm_platform/platform.hpp>
 
@@ -38,10 +39,14 @@ namespace {
 
 using Severity = HostFinding::Severity;
 
+std::string one_decimal(double value) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.*f", value < 10 ? 1 : 0, value);
+  return text.data();
+}
+
 HostFinding judge_kvm(const KvmState& kvm) {
-  std::array<char, 32> mips{};
-  std::snprintf(mips.data(), mips.size(), "%.*f", kvm.million_instructions_per_second < 10 ? 1 : 0,
-                kvm.million_instructions_per_second);
+  const std::string mips = one_decimal(kvm.million_instructions_per_second);
   if (!kvm.present) {
     return {"kvm", Severity::Missing, kvm.detail,
             "guests run on the software engine: fully working, slower than hardware",
@@ -49,21 +54,26 @@ HostFinding judge_kvm(const KvmState& kvm) {
             "kvm-amd or kvm-intel"};
   }
   if (!kvm.usable) {
-    return {"kvm", Severity::Missing, kvm.detail, "guests run on the software engine",
-            "usermod -aG kvm $USER, and log in again"};
+    const char* fix = "journalctl -k -g kvm says what the kernel has against it";
+    if (kvm.os_error == EACCES || kvm.os_error == EPERM) fix = "usermod -aG kvm $USER, and log in again";
+    if (kvm.os_error == EBUSY) fix = "stop the other hypervisor: modprobe -r vboxdrv";
+    return {"kvm", Severity::Missing, kvm.detail, "guests run on the software engine", fix};
   }
   if (kvm.emulated) {
-    return {"kvm", Severity::Slow,
-            "/dev/kvm is there, but runs guest code at emulation speed: " + std::string(mips.data()) +
-                " million instructions per second, measured",
-            "a stock kernel would take hours to boot under it; guests run on the software engine instead",
-            "ask the provider of this machine for nested virtualization, or use one with it"};
+    return {
+        "kvm", Severity::Slow,
+        "/dev/kvm is there, but runs guest code at emulation speed: " + mips +
+            " million instructions per second, measured",
+        "a stock kernel would take hours to boot under it; guests run on the software engine instead",
+        "turn nested virtualization on in the hypervisor above (Linux: modprobe kvm-amd nested=1, or kvm-intel), or "
+        "take a machine that has it"};
   }
-  if (!kvm.measured)
-    return {"kvm", Severity::Note, "/dev/kvm works; its speed was not measured: " + kvm.detail, "", ""};
+  if (!kvm.measured) {
+    return {"kvm", Severity::Note, "/dev/kvm makes virtual machines; their speed was not measured: " + kvm.detail,
+            "nobody knows whether guests run at the speed of hardware or of an emulator", "vmp doctor"};
+  }
   return {"kvm", Severity::Good,
-          "/dev/kvm runs guest code at full speed (" + std::string(mips.data()) + " million instructions per second)",
-          "", ""};
+          "/dev/kvm runs guest code at full speed (" + mips + " million instructions per second)", "", ""};
 }
 
 HostFinding judge(const char* id, const FeatureState& state, Severity otherwise, std::string cost, std::string fix) {
@@ -105,7 +115,10 @@ std::vector<HostFinding> diagnose_host(const PlatformInfo& info, const PlatformF
                              "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"));
   }
   findings.push_back(judge("clock", features.invariant_counter, Severity::Slow,
-                           "each reading of the time costs more (some 25 ns to 1 us)", ""));
+                           "each reading of the time costs more (some 25 ns to 1 us)",
+                           linux ? "echo tsc > /sys/devices/system/clocksource/clocksource0/current_clocksource, or "
+                                   "tsc=reliable on the kernel command line, where the processor's counter is invariant"
+                                 : "use a processor whose counter is invariant"));
   if (features.lockable_memory && *features.lockable_memory < 64 * kMiB) {
     findings.push_back({"memlock", Severity::Slow,
                         "this process may lock " + std::to_string(*features.lockable_memory / kKiB) + " KiB",
@@ -135,14 +148,32 @@ std::vector<HostFinding> diagnose_host(const PlatformInfo& info, const PlatformF
     findings.push_back({"cgroup-memory", tight ? Severity::Note : Severity::Good,
                         "the control group allows " + std::to_string(*info.cgroup_memory / kMiB) + " MiB of memory",
                         tight ? "guests that need more are killed" : "",
-                        tight ? "raise memory.max of the group (systemd: MemoryMax=)" : ""});
+                        tight ? "systemctl set-property UNIT MemoryMax=infinity, or echo max > "
+                                "/sys/fs/cgroup/GROUP/memory.max"
+                              : ""});
+  }
+  if (info.cgroup_processes && *info.cgroup_processes < 1024) {
+    findings.push_back({"cgroup-processes", Severity::Note,
+                        "the control group allows " + std::to_string(*info.cgroup_processes) + " threads",
+                        "guests with many virtual CPUs and devices fail to start",
+                        "systemctl set-property UNIT TasksMax=infinity, or echo max > /sys/fs/cgroup/GROUP/pids.max"});
+  }
+  if (info.cgroup_cpuset) {
+    const std::size_t usable = (*info.cgroup_cpuset & info.topology.online).count();
+    if (usable < info.topology.online.count()) {
+      findings.push_back({"cgroup-cpuset", Severity::Note,
+                          "the control group may use " + std::to_string(usable) + " of " +
+                              std::to_string(info.topology.online.count()) + " CPUs",
+                          "guests with more virtual CPUs than that share them",
+                          "systemctl set-property UNIT AllowedCPUs=" + info.topology.online.to_string()});
+    }
   }
   if (info.cgroup_cpus && *info.cgroup_cpus < static_cast<double>(info.topology.allowed.count())) {
     findings.push_back({"cgroup-cpu", Severity::Slow,
-                        "the control group allows " + std::to_string(*info.cgroup_cpus) + " CPUs' time for " +
+                        "the control group allows the time of " + one_decimal(*info.cgroup_cpus) + " CPUs on " +
                             std::to_string(info.topology.allowed.count()) + " CPUs",
                         "virtual CPUs are stopped in the middle of what they do",
-                        "raise cpu.max of the group (systemd: CPUQuota=), or give guests fewer CPUs"});
+                        "systemctl set-property UNIT CPUQuota=, or echo max > /sys/fs/cgroup/GROUP/cpu.max"});
   }
   return findings;
 }

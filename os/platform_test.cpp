@@ -1,9 +1,19 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+#include <filesystem>
 #include <vm_platform/platform.hpp>
 #include <vm_platform/timer.hpp>
+
+#include "os/fake_host.hpp"
+
+#ifdef __linux__
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 namespace vm_platform {
 namespace {
@@ -54,12 +64,16 @@ TEST(PlatformPathsTest, FollowTheVariables) {
 #endif
 
 TEST(PlatformFeaturesTest, DetectionIsQuick) {
-  const auto [info, info_ns] = measure([] { return PlatformInfo::detect(); });
-  const auto [features, features_ns] = measure([] { return PlatformFeatures::detect({.probe_kvm = false}); });
-  EXPECT_TRUE(info.has_value());
-  EXPECT_TRUE(features.executable_memory.usable) << features.executable_memory.detail;
-  EXPECT_FALSE(features.kvm.measured);
-  EXPECT_LT(info_ns + features_ns, 500'000'000u) << "the promise, 20 ms, is measured by bench/os";
+  std::uint64_t best = UINT64_MAX;  // the first may find a cold or a busy machine
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    const auto [info, info_ns] = measure([] { return PlatformInfo::detect(); });
+    const auto [features, features_ns] = measure([] { return PlatformFeatures::detect({.probe_kvm = false}); });
+    EXPECT_TRUE(info.has_value());
+    EXPECT_TRUE(features.executable_memory.usable) << features.executable_memory.detail;
+    EXPECT_FALSE(features.kvm.measured);
+    best = std::min(best, info_ns + features_ns);
+  }
+  EXPECT_LT(best, 1'000'000'000u) << "nothing hangs; the promise, 20 ms, is measured by bench/os";
 }
 
 TEST(PlatformFeaturesTest, KvmIsMeasuredWhereItCanBe) {
@@ -115,11 +129,165 @@ TEST(DiagnoseTest, EachLackHasItsCostAndItsFix) {
     EXPECT_FALSE(finding->cost.empty()) << id;
     EXPECT_FALSE(finding->fix.empty()) << id;
   }
+  EXPECT_EQ(find(findings, "clock")->severity, HostFinding::Severity::Slow);
+  for (const HostFinding& finding : findings) {
+    const bool good = finding.severity == HostFinding::Severity::Good;
+    EXPECT_EQ(finding.cost.empty(), good) << finding.id;
+    EXPECT_EQ(finding.fix.empty(), good) << finding.id;
+  }
   EXPECT_EQ(find(findings, "kvm")->severity, HostFinding::Severity::Slow);
   EXPECT_NE(find(findings, "kvm")->what.find("emulation speed"), std::string::npos);
   features.kvm = {.detail = "/dev/kvm: No such file or directory"};
   EXPECT_EQ(find(diagnose_host(info, features), "kvm")->severity, HostFinding::Severity::Missing);
 }
+
+#ifdef __linux__
+
+/// What the doctor says of a host made of files.
+class DoctorTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    host_.file("/sys/devices/system/cpu/online", "0-3");
+    host_.file("/proc/meminfo", "MemTotal:       16384000 kB\nMemAvailable:   8000000 kB");
+    host_.file("/proc/self/limits",
+               "Limit                     Soft Limit           Hard Limit           Units\n"
+               "Max open files            1048576              1048576              files\n"
+               "Max locked memory         unlimited            unlimited            bytes");
+    host_.file("/proc/sys/vm/max_map_count", "1048576");
+    host_.file("/proc/sys/vm/unprivileged_userfaultfd", "1");
+    host_.file("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "512");
+    host_.file("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "512");
+    host_.file("/sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never");
+    host_.file("/sys/kernel/iommu_groups/0/type", "DMA");
+    host_.file("/dev/vfio/vfio", "");
+    host_.file("/proc/self/cgroup", "0::/job");
+    host_.file("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu memory pids");
+  }
+  [[nodiscard]] HostFinding says(const std::string& id) const {
+    const auto info = PlatformInfo::detect(host_.roots());
+    EXPECT_TRUE(info.has_value());
+    const auto findings = diagnose_host(*info, PlatformFeatures::detect({.roots = host_.roots()}));
+    const HostFinding* finding = find(findings, id);
+    return finding != nullptr ? *finding : HostFinding{"none", HostFinding::Severity::Good, "", "", ""};
+  }
+  void expect(const std::string& id, HostFinding::Severity severity, const char* what, const char* fix) const {
+    const HostFinding finding = says(id);
+    EXPECT_EQ(finding.severity, severity) << id << ": " << finding.what;
+    EXPECT_NE(finding.what.find(what), std::string::npos) << finding.what;
+    EXPECT_NE(finding.fix.find(fix), std::string::npos) << finding.fix;
+    EXPECT_FALSE(finding.cost.empty()) << id;
+  }
+  FakeHost host_;
+};
+
+using enum HostFinding::Severity;
+
+TEST_F(DoctorTest, KvmAbsent) { expect("kvm", Missing, "No such file", "firmware"); }
+
+TEST_F(DoctorTest, KvmThatIsNone) {
+  host_.file("/dev/kvm", "a file");
+  expect("kvm", Missing, "is not KVM", "modprobe");
+}
+
+TEST_F(DoctorTest, KvmWithoutPermission) {
+  host_.file("/dev/kvm", "");
+  ASSERT_EQ(::chmod((host_.root() + "/dev/kvm").c_str(), 0), 0);
+  // Root may do anything: asked by a child that is nobody.
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::getuid() == 0 && ::setresuid(65534, 65534, 65534) != 0) ::_exit(2);
+    const HostFinding finding = says("kvm");
+    const bool right = finding.severity == Missing && finding.what.find("Permission denied") != std::string::npos &&
+                       finding.fix.find("usermod -aG kvm") != std::string::npos && !finding.cost.empty();
+    ::_exit(right ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+TEST(DiagnoseTest, KvmThatSomebodyElseHolds) {
+  PlatformFeatures features;
+  features.kvm = {.present = true, .os_error = EBUSY, .detail = "KVM_CREATE_VM: Device or resource busy"};
+  const auto findings = diagnose_host({}, features);
+  EXPECT_NE(find(findings, "kvm")->fix.find("other hypervisor"), std::string::npos);
+}
+
+TEST_F(DoctorTest, Iommu) {
+  EXPECT_EQ(says("iommu").severity, Good);
+  std::filesystem::remove_all(host_.root() + "/sys/kernel/iommu_groups");
+  expect("iommu", Missing, "no IOMMU", "firmware");
+  host_.file("/sys/firmware/acpi/tables/DMAR", "");
+  expect("iommu", Missing, "but it is off", "intel_iommu=on");
+}
+
+TEST_F(DoctorTest, Vfio) {
+  EXPECT_EQ(says("vfio").severity, Good);
+  std::filesystem::remove(host_.root() + "/dev/vfio/vfio");
+  expect("vfio", Missing, "VFIO is not loaded", "modprobe vfio-pci");
+}
+
+TEST_F(DoctorTest, LockedMemoryAndOpenFiles) {
+  EXPECT_EQ(says("memlock").severity, Good);
+  host_.file("/proc/self/limits",
+             "Max open files            256                  1048576              files\n"
+             "Max locked memory         65536                65536                bytes");
+  expect("memlock", Slow, "64 KiB", "ulimit -l unlimited");
+  expect("open-files", Note, "256", "ulimit -n");
+}
+
+TEST_F(DoctorTest, HugePages) {
+  EXPECT_EQ(says("huge-pages").severity, Good);
+  host_.file("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "0");
+  expect("huge-pages", Note, "0 of 512", "vm.nr_hugepages");
+  host_.file("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "0");
+  expect("huge-pages", Note, "no huge pages are reserved", "vm.nr_hugepages");
+  EXPECT_EQ(says("transparent-huge-pages").severity, Good);
+  host_.file("/sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]");
+  expect("transparent-huge-pages", Slow, "[never]", "echo madvise");
+}
+
+TEST_F(DoctorTest, Userfaultfd) {
+  EXPECT_EQ(says("userfaultfd").severity, Good);
+  host_.file("/proc/sys/vm/unprivileged_userfaultfd", "0");
+  expect("userfaultfd", Slow, "is 0", "sysctl -w vm.unprivileged_userfaultfd=1");
+  std::filesystem::remove(host_.root() + "/proc/sys/vm/unprivileged_userfaultfd");
+  expect("userfaultfd", Slow, "no userfaultfd", "sysctl");
+}
+
+TEST_F(DoctorTest, NumberOfMappings) {
+  EXPECT_EQ(says("max-map-count").severity, Good);
+  host_.file("/proc/sys/vm/max_map_count", "65530");
+  expect("max-map-count", Note, "65530", "sysctl -w vm.max_map_count=");
+}
+
+TEST_F(DoctorTest, ControlGroups) {
+  for (const char* id : {"cgroup-memory", "cgroup-cpu", "cgroup-processes", "cgroup-cpuset"})
+    EXPECT_EQ(says(id).id, "none") << id;
+  host_.file("/sys/fs/cgroup/job/memory.max", "1073741824");
+  host_.file("/sys/fs/cgroup/job/cpu.max", "150000 100000");
+  host_.file("/sys/fs/cgroup/job/pids.max", "100");
+  host_.file("/sys/fs/cgroup/job/cpuset.cpus.effective", "0-2");
+  expect("cgroup-memory", Note, "1024 MiB", "memory.max");
+  expect("cgroup-cpu", Slow, "1.5 CPUs on 3 CPUs", "cpu.max");
+  expect("cgroup-processes", Note, "100 threads", "pids.max");
+  expect("cgroup-cpuset", Note, "3 of 4 CPUs", "AllowedCPUs=0-3");
+}
+
+TEST_F(DoctorTest, ControlGroupsOfVersionOne) {
+  host_.file("/proc/self/cgroup", "3:memory:/job\n4:cpu,cpuacct:/job\n5:pids:/job\n6:cpuset:/job");
+  host_.file("/sys/fs/cgroup/memory/job/memory.limit_in_bytes", "536870912");
+  host_.file("/sys/fs/cgroup/cpu/job/cpu.cfs_quota_us", "50000");
+  host_.file("/sys/fs/cgroup/cpu/job/cpu.cfs_period_us", "100000");
+  host_.file("/sys/fs/cgroup/pids/job/pids.max", "64");
+  host_.file("/sys/fs/cgroup/cpuset/job/cpuset.effective_cpus", "1");
+  expect("cgroup-memory", Note, "512 MiB", "memory.max");
+  expect("cgroup-cpu", Slow, "0.5 CPUs on 1 CPUs", "cpu.max");
+  expect("cgroup-processes", Note, "64 threads", "pids.max");
+  expect("cgroup-cpuset", Note, "1 of 4 CPUs", "AllowedCPUs=0-3");
+}
+
+#endif
 
 }  // namespace
 }  // namespace vm_platform

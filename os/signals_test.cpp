@@ -10,8 +10,11 @@
 #include "os/test_code.hpp"
 
 #ifndef _WIN32
+#include <unistd.h>
+
 #include <csetjmp>
 #include <csignal>
+#include <cstdio>
 #endif
 
 namespace vm_platform {
@@ -67,17 +70,6 @@ class BadCode {
   Result<JitMemory> memory_;
 };
 
-/// Loads from the address in the first argument.
-std::vector<std::byte> load_from_argument() {
-#if defined(_WIN32)
-  return test_code::bytes_of({0x8b, 0x01, 0xc3});  // mov eax, [rcx]; ret
-#elif defined(__x86_64__)
-  return test_code::bytes_of({0x8b, 0x07, 0xc3});  // mov eax, [rdi]; ret
-#else
-  return test_code::words({0xb9400000U, 0xd65f03c0U});  // ldr w0, [x0]; ret
-#endif
-}
-
 std::vector<std::byte> illegal() {
 #if defined(__x86_64__)
   return test_code::bytes_of({0x0f, 0x0b});  // ud2
@@ -105,7 +97,7 @@ TEST(SignalsTest, AWriteFaultIsSeenAndResumed) {
 TEST(SignalsTest, AReadFaultInGeneratedCodeContinuesElsewhere) {
   auto memory = MappedMemory::create({.size = kPage, .protection = MemoryProtection::None});
   ASSERT_OK(memory);
-  const BadCode code(load_from_argument());
+  const BadCode code(test_code::load_from_argument());
   Seen seen{.continue_at = code.landing()};
   auto handler = SignalHandler::install(FaultScope::caused_by(code.range(), FaultKind::Memory), record, &seen);
   ASSERT_OK(handler);
@@ -126,7 +118,7 @@ TEST(SignalsTest, RegistersCanBeReadAndChanged) {
   ASSERT_OK(memory);
   const std::uint32_t value = 123456;
   std::memcpy(memory->data() + 8, &value, sizeof value);
-  const BadCode code(load_from_argument());
+  const BadCode code(test_code::load_from_argument());
 #if defined(_WIN32)
   constexpr unsigned kArgument = 1;
 #elif defined(__x86_64__)
@@ -268,6 +260,25 @@ TEST(SignalsTest, RegisteringWhileThreadsFault) {
 }
 
 #ifndef _WIN32
+
+TEST(SignalsTest, AFileThatShrankIsABusFault) {
+  std::FILE* file = std::tmpfile();
+  ASSERT_NE(file, nullptr);
+  const int descriptor = ::fileno(file);
+  ASSERT_EQ(::ftruncate(descriptor, static_cast<off_t>(2 * kPage)), 0);
+  auto memory = MappedMemory::from_descriptor(descriptor, {.access = FileAccess::Shared});
+  ASSERT_OK(memory);
+  ASSERT_EQ(::ftruncate(descriptor, static_cast<off_t>(kPage)), 0);
+  const BadCode code(test_code::load_from_argument());
+  Seen seen{.continue_at = code.landing()};
+  auto handler = SignalHandler::install(FaultScope::touching(memory->bytes(), FaultKind::Bus), record, &seen);
+  ASSERT_OK(handler);
+  EXPECT_EQ(code.call(reinterpret_cast<std::uintptr_t>(memory->data()) + kPage), 77);
+  EXPECT_EQ(seen.kind, FaultKind::Bus);
+  EXPECT_EQ(seen.address, reinterpret_cast<std::uintptr_t>(memory->data()) + kPage);
+  EXPECT_EQ(seen.access, FaultAccess::Read);
+  std::fclose(file);
+}
 
 struct sigaction current_action(int signal) {
   struct sigaction action{};

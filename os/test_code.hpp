@@ -38,6 +38,17 @@ inline std::vector<std::byte> return_value(std::uint16_t value) {
 #endif
 }
 
+/// int f(const int* p) { return *p; }
+inline std::vector<std::byte> load_from_argument() {
+#if defined(_WIN32)
+  return bytes_of({0x8b, 0x01, 0xc3});  // mov eax, [rcx]; ret
+#elif defined(__x86_64__)
+  return bytes_of({0x8b, 0x07, 0xc3});  // mov eax, [rdi]; ret
+#else
+  return words({0xb9400000U, 0xd65f03c0U});  // ldr w0, [x0]; ret
+#endif
+}
+
 #if defined(__clang__)
 // -fsanitize=function reads the bytes before a callee, which for generated code are not its own.
 #define VMP_CALLS_GENERATED_CODE __attribute__((no_sanitize("function")))

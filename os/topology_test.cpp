@@ -1,8 +1,8 @@
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
 #include <vm_platform/topology.hpp>
+
+#include "os/fake_host.hpp"
 
 namespace vm_platform {
 namespace {
@@ -63,32 +63,6 @@ TEST(TopologyTest, ThisHost) {
 }
 
 #ifdef __linux__
-
-/// A host made of files.
-class FakeHost {
- public:
-  FakeHost()
-      : root_((std::filesystem::temp_directory_path() /
-               ("vmp-topology-" + std::to_string(reinterpret_cast<std::uintptr_t>(this))))
-                  .string()) {}
-  FakeHost(const FakeHost&) = delete;
-  FakeHost& operator=(const FakeHost&) = delete;
-  ~FakeHost() { std::filesystem::remove_all(root_); }
-  void file(const std::string& path, const std::string& text) const {
-    const std::filesystem::path full = root_ + path;
-    std::filesystem::create_directories(full.parent_path());
-    std::ofstream(full) << text << "\n";
-  }
-  void cpu(unsigned id, unsigned capacity = 0) const {
-    const std::string base = "/sys/devices/system/cpu/cpu" + std::to_string(id);
-    file(base + "/topology/core_id", std::to_string(id));
-    if (capacity != 0) file(base + "/cpu_capacity", std::to_string(capacity));
-  }
-  [[nodiscard]] HostRoots roots() const { return {.sys = root_ + "/sys", .proc = root_ + "/proc"}; }
-
- private:
-  std::string root_;
-};
 
 TEST(TopologyTest, BigLittleFromCapacity) {
   const FakeHost host;

@@ -280,7 +280,8 @@ void dirty() {
   const std::uint64_t size = g_quick ? 16 * kMiB : kGiB, pages = size / kPageSize;
   std::printf("\ndirty tracking, %llu MiB            write a page [ns]  collect [us]  collect per dirty page [ns]\n",
               static_cast<unsigned long long>(size / kMiB));
-  for (const DirtyMethod method : {DirtyMethod::PagemapScan, DirtyMethod::Userfaultfd, DirtyMethod::ProtectFault}) {
+  for (const DirtyMethod method :
+       {DirtyMethod::PagemapScan, DirtyMethod::Userfaultfd, DirtyMethod::ProtectFault, DirtyMethod::SoftDirty}) {
     auto memory = must(MappedMemory::create_shared(size, "dirty"));
     must(memory.prefault());
     auto tracker = DirtyTracker::start(memory, {.method = method});

@@ -43,7 +43,8 @@ struct DirtyTrackingOptions {
 /// What a `collect` reports is every page written between the end of the previous `collect` (or `start`) and its own
 /// beginning; pages written while it runs are reported by it or by the next one. More pages than changed may be
 /// reported, never fewer. One thread at a time may call members; the mapping must outlive the tracker and must not be
-/// resized, protected or discarded meanwhile. One tracker per mapping.
+/// resized, protected or discarded meanwhile. One tracker per mapping. In a forked child `collect` is `Status`, and the
+/// memory is ordinary again or faults once per page: the tracker belongs to the process that started it.
 class DirtyTracker {
  public:
   /// Begins to watch. `Unsupported`, with the reason for each method, where none works here.

@@ -23,8 +23,10 @@ struct JitSupport {
   bool protection_switch = false;
   std::string reason;  ///< Why something is missing, and what to change; empty where nothing is.
 };
+/// Never fails; the first call takes some ten microseconds. Any thread.
 [[nodiscard]] const JitSupport& jit_support();
 
+/// What memory for code should be like.
 struct JitOptions {
   std::uint64_t size = 0;              ///< Bytes, rounded up to a page.
   const void* near_address = nullptr;  ///< Try to be within 2 GiB of here (see `JitMemory::reaches`).
@@ -70,7 +72,8 @@ class JitWriter {
 /// it while a `JitWriter` of it lives.
 ///
 /// With `DualMapping` code may be written straight through `writable()`; call `flush_instruction_cache` afterwards
-/// (nothing on x86-64, needed on aarch64). `write` and `store` work in both modes.
+/// (nothing on x86-64, needed on aarch64). `write` and `store` work in both modes: a code generator that writes into
+/// `write(offset, size)->bytes()` and patches with `store` needs to know neither.
 class JitMemory {
  public:
   /// Reserves `size` bytes. Fails with `Unsupported` (detail `MemoryError::ExecutableDenied`) where the host allows no
@@ -115,6 +118,7 @@ class JitMemory {
   friend class JitWriter;
   struct State;
   JitMemory() noexcept;
+  [[nodiscard]] bool holds(std::uint64_t offset, std::uint64_t size) const noexcept;
   void end_write(std::uint64_t offset, std::uint64_t size) const noexcept;
   void close_pages(std::uint64_t first, std::uint64_t end) const noexcept;
 

@@ -59,6 +59,7 @@ enum class MemoryError : std::uint8_t {
 /// The host's page size in bytes.
 [[nodiscard]] std::uint64_t host_page_size() noexcept;
 
+/// Larger pages than `host_page_size()`: fewer TLB misses, given out in larger pieces.
 enum class HugePages : std::uint8_t {
   None,         ///< Ordinary pages.
   Transparent,  ///< Asks the kernel to use huge pages where it can (Linux: MADV_HUGEPAGE).
@@ -102,12 +103,14 @@ struct MemoryOptions {
   bool write_watch = false;          ///< Windows: prepare for dirty tracking by GetWriteWatch; elsewhere no effect.
 };
 
+/// How a file is mapped.
 enum class FileAccess : std::uint8_t {
   ReadOnly,  ///< Reads the file; writing through `data()` faults.
   Shared,    ///< Reads and writes the file itself.
   Private,   ///< Writes go to copies of the pages; the file stays as it is.
 };
 
+/// Which part of a file to map, and how.
 struct FileMappingOptions {
   FileAccess access = FileAccess::ReadOnly;
   std::uint64_t offset = 0;  ///< Into the file; a multiple of the page size (Windows: of 64 KiB).
@@ -200,6 +203,9 @@ class MappedMemory {
  private:
   [[nodiscard]] Result<std::uint64_t> check_range(const char* operation, std::uint64_t offset, std::uint64_t size,
                                                   bool whole_pages = true) const;
+  [[nodiscard]] Result<std::uint64_t> check_view(MemoryProtection protection, std::uint64_t offset,
+                                                 std::uint64_t size) const;
+  static Result<MappedMemory> finish(std::byte* data, std::uint64_t size, std::unique_ptr<State> state, bool prefault);
   void release() noexcept;
 
   std::byte* data_ = nullptr;

@@ -11,6 +11,7 @@
 
 namespace vm_platform {
 
+/// Systems and processors that the platform is made for.
 enum class HostOs : std::uint8_t { Linux, Windows };
 enum class HostArch : std::uint8_t { X86_64, Aarch64 };
 /// What this library was built for, which is what it runs on.
@@ -19,12 +20,14 @@ enum class HostArch : std::uint8_t { X86_64, Aarch64 };
 [[nodiscard]] std::string_view to_string(HostOs os) noexcept;      ///< "linux", "windows"
 [[nodiscard]] std::string_view to_string(HostArch arch) noexcept;  ///< "x86_64", "aarch64"
 
+/// Huge pages of one size that the host has set aside.
 struct HugePagePool {
   std::uint64_t page_size = 0;  ///< Bytes.
   std::uint64_t total = 0, free = 0;
 };
 
-/// What the host is. Sizes are bytes; 0 or empty where the host does not tell.
+/// What the host is: read from sysfs, procfs, os-release(5) and CPUID; on Windows from the system's calls. Sizes are
+/// bytes; 0 or empty where the host does not tell.
 struct PlatformInfo {
   HostOs os{};
   HostArch arch{};
@@ -47,6 +50,7 @@ struct PlatformInfo {
   std::optional<std::uint64_t> cgroup_processes;
   std::optional<CpuSet> cgroup_cpuset;
 
+  /// Reads it anew, in some milliseconds. Fails only where the CPUs cannot be told (`NotFound`: no sysfs). Any thread.
   static Result<PlatformInfo> detect(const HostRoots& roots = {});
 };
 
@@ -57,7 +61,8 @@ struct PlatformPaths {
   std::string runtime;  ///< Sockets and such; on Linux $XDG_RUNTIME_DIR, else a folder of the user's under /tmp.
   std::string temporary;
 
-  /// For one application ("vm-platform"). `NotFound` where the user has no home.
+  /// For one application ("vm-platform"). `InvalidArgument` where that is no name of a folder, `NotFound` where the
+  /// user has no home. Any thread that runs beside no change of the environment.
   static Result<PlatformPaths> of(std::string_view application);
 };
 
@@ -78,10 +83,12 @@ struct KvmState {
   bool emulated = false;
   double million_instructions_per_second = 0;
   std::uint64_t exit_ns = 0;  ///< Median of one round trip out of the guest and back.
+  int os_error = 0;           ///< Why it is not usable: EACCES, EBUSY …; 0 where it is.
   std::string detail = {};
 };
 
-/// What the host can do.
+/// What the host can do, found by trying where that is harmless. What can only be tried (system calls) is not asked of
+/// another host's `roots`: it is absent there.
 struct PlatformFeatures {
   KvmState kvm;
   FeatureState iommu;  ///< `detail` has the number of groups.
@@ -104,6 +111,8 @@ struct PlatformFeatures {
     bool probe_kvm = true;  ///< Runs guest code for some milliseconds.
     HostRoots roots = {};
   };
+  /// Takes some milliseconds, with the KVM probe some ten. Never fails: what cannot be found out is absent, and its
+  /// `detail` says why. Any thread.
   static PlatformFeatures detect(const Options& options);
   static PlatformFeatures detect() { return detect(Options{}); }
 };
@@ -114,9 +123,10 @@ struct HostFinding {
   std::string id;  ///< Stable, for programs: "kvm", "iommu", "memlock" …
   Severity severity = Severity::Good;
   std::string what;  ///< What is so.
-  std::string cost;  ///< What it costs the user; empty where nothing.
-  std::string fix;   ///< A command that changes it, or where to; empty where nothing can or need be done.
+  std::string cost;  ///< What it costs the user; empty where it is good.
+  std::string fix;   ///< The command that changes it, or what else does; empty where it is good.
 };
+/// "good", "note", "slow", "missing"
 [[nodiscard]] std::string_view to_string(HostFinding::Severity severity) noexcept;
 
 /// Looks at everything that decides how well virtual machines run here. Judges only what it is given.

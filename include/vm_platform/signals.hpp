@@ -69,6 +69,7 @@ class Fault {
   void* context_;
 };
 
+/// What a handler answers.
 enum class FaultAction : std::uint8_t {
   Resume,  ///< Handled: continue with the registers as they are now.
   Pass,    ///< Not mine: the next handler for the address, and then whoever was there before.
@@ -120,7 +121,9 @@ class SignalHandler {
   int slot_ = -1;
 };
 
-/// `SignalHandler::install` for memory faults (SIGSEGV) that touch `range`; also gives this thread an alternate stack.
+/// `SignalHandler::install` for memory faults (SIGSEGV; on Windows access violations) that touch `range`; also gives
+/// this thread an alternate stack. Other threads that may fault where their stack cannot hold the handler call
+/// `ensure_alternate_stack` themselves. Errors as of `install`, and those of memory for the stack.
 Result<SignalHandler> register_sigsegv_handler(std::span<const std::byte> range, FaultFunction function, void* user);
 
 /// A stack of its own for this thread's fault handlers, so that a fault on a full or foreign stack can be handled. Has

@@ -1,4 +1,5 @@
-// Where and how the calling thread runs. All of these act on the calling thread.
+// Where and how the calling thread runs. All of these act on the calling thread alone and may be called by any thread
+// at any time; a thread it starts afterwards begins with the same CPUs (and, on Linux, name and priority).
 #pragma once
 
 #include <cstdint>
@@ -15,19 +16,23 @@ Result<void> set_thread_affinity(const CpuSet& cpus);
 /// Allows all performance cores that this process may use; with one kind of core, all CPUs it may use. `NotFound` where
 /// the process may use only the other kind.
 Result<void> set_thread_affinity_big();
-/// The same for efficiency cores.
+/// The same for efficiency cores. Which cores are of which kind: see `Topology::kinds_from`.
 Result<void> set_thread_affinity_little();
-/// Allows one CPU only.
+/// Allows one CPU only, by the number that `read_topology` gives it. `InvalidArgument` where it does not exist, is
+/// offline or is not for this process; the thread stays where it was.
 Result<void> set_thread_cpu(unsigned cpu);
-/// The CPUs the thread is allowed now.
+/// The CPUs the thread is allowed now. Any number of CPUs; fails (`Io`) only where the host forbids the question.
 [[nodiscard]] Result<CpuSet> thread_affinity();
 /// The CPU the thread runs on at this moment.
 [[nodiscard]] unsigned current_cpu() noexcept;
 
-/// A name for debuggers and `top`; Linux shows the first 15 bytes.
+/// A name for debuggers and `top`; Linux keeps the first 15 bytes. Never fails for its length.
 Result<void> set_thread_name(std::string_view name);
+/// The name as the host keeps it; empty where it cannot tell.
 [[nodiscard]] std::string thread_name();
 
+/// What a thread gets of a CPU that others want too. Linux: scheduling policy and nice value (sched(7)); Windows: the
+/// thread priorities from THREAD_PRIORITY_IDLE to THREAD_PRIORITY_TIME_CRITICAL.
 enum class ThreadPriority : std::uint8_t {
   Idle,      ///< Only when nothing else wants the CPU.
   Low,       ///< Nice 10.

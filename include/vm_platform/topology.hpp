@@ -19,12 +19,13 @@ class CpuSet {
   /// "0-3,8,10-11" as the kernel writes it (also with a stride, "0-31:2/4"); empty text is the empty set.
   static Result<CpuSet> parse(std::string_view list);
 
+  /// Grows the set as needed.
   void add(unsigned cpu);
-  void remove(unsigned cpu) noexcept;
+  void remove(unsigned cpu) noexcept;  ///< Nothing happens where it is not in the set.
   [[nodiscard]] bool contains(unsigned cpu) const noexcept;
   [[nodiscard]] bool empty() const noexcept { return count() == 0; }
   [[nodiscard]] std::size_t count() const noexcept;
-  [[nodiscard]] std::vector<unsigned> list() const;
+  [[nodiscard]] std::vector<unsigned> list() const;  ///< In rising order.
   /// "0-3,8".
   [[nodiscard]] std::string to_string() const;
   [[nodiscard]] CpuSet operator&(const CpuSet& other) const;
@@ -38,8 +39,10 @@ class CpuSet {
   std::vector<std::uint64_t> words_;
 };
 
+/// What a core is made for. On a host with one kind all are `Performance`.
 enum class CoreKind : std::uint8_t { Performance, Efficiency };
 
+/// One CPU (hardware thread) of the host.
 struct Cpu {
   unsigned id = 0;
   int package = -1;  ///< -1 where the host does not tell; the same for the next two.
@@ -50,6 +53,7 @@ struct Cpu {
   CoreKind kind = CoreKind::Performance;
 };
 
+/// One cache of the host, shared by `cpus`.
 struct Cache {
   unsigned level = 0;
   std::string type;                  ///< "Data", "Instruction", "Unified".
@@ -58,6 +62,8 @@ struct Cache {
   CpuSet cpus;  ///< Who shares it.
 };
 
+/// The host's CPUs, from /sys/devices/system/cpu (Linux: Documentation/ABI/testing/sysfs-devices-system-cpu) or
+/// GetLogicalProcessorInformationEx (Windows).
 struct Topology {
   std::vector<Cpu> cpus;  ///< All that are online, by number.
   CpuSet online, isolated;
@@ -76,10 +82,12 @@ struct HostRoots {
   std::string sys = "/sys";
   std::string proc = "/proc";
   std::string etc = "/etc";
-  [[nodiscard]] bool is_this_host() const { return sys == "/sys" && proc == "/proc"; }
+  std::string dev = "/dev";
+  [[nodiscard]] bool is_this_host() const { return sys == "/sys" && proc == "/proc" && dev == "/dev"; }
 };
 
-/// Reads it anew; takes milliseconds. CPUs come and go (hotplug, cgroups). On Windows `roots` are not used.
+/// Reads it anew; takes milliseconds. CPUs come and go (hotplug, cgroups). `NotFound` where the host does not tell its
+/// CPUs. On Windows `roots` are not used. Any thread.
 Result<Topology> read_topology(const HostRoots& roots = {});
 
 /// Splits capacities into two kinds: at the largest ratio between neighbouring values, if that is at least 1.15 (cores

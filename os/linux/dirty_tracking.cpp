@@ -3,7 +3,6 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,9 +17,7 @@
 
 namespace vm_platform {
 
-bool fault_unprotect(std::byte* from, std::uint64_t size) noexcept {
-  return ::mprotect(from, size, PROT_READ | PROT_WRITE) == 0;
-}
+unsigned long current_process() noexcept { return static_cast<unsigned long>(::getpid()); }
 
 namespace {
 
@@ -172,8 +169,10 @@ class Userfaultfd : public DirtyTracker::Backend {
   static Result<std::unique_ptr<Backend>> start(MappedMemory& memory) {
     auto made = std::make_unique<Userfaultfd>(memory);
     const std::uint64_t offered = uffd::features();
-    if ((offered & UFFD_FEATURE_PAGEFAULT_FLAG_WP) == 0)
-      return fail(ErrorCode::Unsupported, "userfaultfd", "", "not allowed here, or no write protection (Linux 5.7)");
+    if ((offered & UFFD_FEATURE_PAGEFAULT_FLAG_WP) == 0) {
+      if (const auto allowed = uffd::open(0); !allowed) return fail(allowed.error());
+      return fail(ErrorCode::Unsupported, "userfaultfd", "", "no write protection (Linux 5.7, on arm64 6.10)");
+    }
     if (memory.shared() && (offered & uffd::kFeatureWpHugetlbfsShmem) == 0)
       return fail(ErrorCode::Unsupported, "userfaultfd", "", "no write protection of shared memory (Linux 5.19)");
     const bool unpopulated = (offered & uffd::kFeatureWpUnpopulated) != 0;
@@ -191,29 +190,49 @@ class Userfaultfd : public DirtyTracker::Backend {
     if (auto done = uffd::watch(made->uffd_, memory.bytes()); !done) return fail(done.error());
     made->size = memory.size();
     made->page_size = memory.page_size();
-    made->thread_ = std::jthread([self = made.get()] { self->serve(); });
+    made->thread_ = std::make_unique<std::thread>([self = made.get()] { self->serve(); });
     if (auto done = uffd::protect(made->uffd_, memory.data(), memory.size(), true); !done) return fail(done.error());
     return made;
   }
   explicit Userfaultfd(MappedMemory& memory) : memory_(memory), bits_((memory.size() / memory.page_size() + 63) / 64) {}
   ~Userfaultfd() override {
-    if (!thread_.joinable()) return;
+    if (!thread_) return;
+    if (!is_ours()) {
+      (void)thread_.release();  // it runs in the parent; here there is nothing to join
+      return;
+    }
     (void)uffd::protect(uffd_, memory_.data(), memory_.size(), false);
     const std::uint64_t one = 1;
-    if (::write(stop_.get(), &one, sizeof one) == sizeof one) thread_.join();
+    if (::write(stop_.get(), &one, sizeof one) == sizeof one) thread_->join();
   }
 
   [[nodiscard]] DirtyMethod method() const noexcept override { return DirtyMethod::Userfaultfd; }
 
   Result<void> collect(DirtyPages& pages) override {
-    const FaultLock::Guard guard(lock_);
-    // Protect first, all in one call: then a bit that is clear belongs to a page that is protected.
-    if (auto done = uffd::protect(uffd_, memory_.data(), memory_.size(), true); !done) return done;
-    for (std::size_t i = 0; i < bits_.size(); ++i) pages.words[i] = bits_[i].exchange(0, std::memory_order_relaxed);
+    // The lock is given up between stretches, so that a writer waits for one of them and not for all.
+    for (std::size_t first = 0; first < bits_.size(); first += kStretch) {
+      const std::size_t end = std::min(first + kStretch, bits_.size());
+      const FaultLock::Guard guard(lock_);
+      unsigned dirty = 0;
+      for (std::size_t i = first; i < end; ++i) {
+        pages.words[i] = bits_[i].exchange(0, std::memory_order_relaxed);
+        dirty += static_cast<unsigned>(std::popcount(pages.words[i]));
+      }
+      // All others are protected still. Many single ones cost more than walking over everything between them.
+      const auto protect = [this](std::uint64_t page, std::uint64_t count) {
+        return uffd::protect(uffd_, memory_.data() + page * page_size, count * page_size, true);
+      };
+      auto done = dirty > kManyDirty
+                      ? protect(first * 64, std::min<std::uint64_t>(end * 64, size / page_size) - first * 64)
+                      : for_each_run(std::span(pages.words).subspan(first, end - first), first * 64, protect);
+      if (!done) return done;
+    }
     return {};
   }
 
  private:
+  static constexpr unsigned kManyDirty = 64;  // of the 1024 pages of a stretch
+
   void serve() {
     std::array<pollfd, 2> wait = {
         {{.fd = uffd_.get(), .events = POLLIN, .revents = 0}, {.fd = stop_.get(), .events = POLLIN, .revents = 0}}};
@@ -237,7 +256,7 @@ class Userfaultfd : public DirtyTracker::Backend {
   Descriptor uffd_, stop_;
   std::vector<std::atomic<std::uint64_t>> bits_;
   FaultLock lock_;
-  std::jthread thread_;
+  std::unique_ptr<std::thread> thread_;
 };
 
 }  // namespace

@@ -140,7 +140,8 @@ KvmState probe_kvm(const std::string& device, bool measure) {
   KvmState state;
   const Descriptor kvm(::open(device.c_str(), O_RDWR | O_CLOEXEC));
   if (!kvm) {
-    state.present = errno != ENOENT && errno != ENODEV && errno != ENXIO;
+    state.os_error = errno;
+    state.present = errno != ENOENT && errno != ENOTDIR && errno != ENODEV && errno != ENXIO;
     state.detail = device + ": " + std::strerror(errno);
     return state;
   }
@@ -152,6 +153,7 @@ KvmState probe_kvm(const std::string& device, bool measure) {
   }
   const Descriptor vm(call(kvm, KVM_CREATE_VM));
   if (!vm) {
+    state.os_error = errno;
     state.detail = std::string("KVM_CREATE_VM: ") + std::strerror(errno) +
                    (errno == EBUSY ? " (another hypervisor, such as VirtualBox, holds the processor)" : "");
     return state;

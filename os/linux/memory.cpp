@@ -214,32 +214,24 @@ Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
   }
   if (!placed) return fail(placed.error());
 
-  MappedMemory memory;
   state->base = placed->base;
   state->reserved = placed->reserved;
   state->descriptor = memfd.take();
-  memory.data_ = placed->data;
-  memory.size_ = checked->size;
   if (huge == HugePages::Transparent) {
     std::string off = transparent_huge_pages_off(options.shared);
-    if (off.empty() && ::madvise(memory.data_, memory.size_, MADV_HUGEPAGE) != 0) off = std::strerror(errno);
+    if (off.empty() && ::madvise(placed->data, checked->size, MADV_HUGEPAGE) != 0) off = std::strerror(errno);
     if (!off.empty()) {
       huge = HugePages::None;
       note += (note.empty() ? "" : "; ") + off;
     }
   }
-  if (options.numa_node >= 0) bind_to_node(memory.data_, memory.size_, options.numa_node, note);
+  if (options.numa_node >= 0) bind_to_node(placed->data, checked->size, options.numa_node, note);
   state->huge_pages = huge;
   state->page_size = page;
-  state->note = std::move(note);
-  memory.state_ = std::move(state);
-  if (memory.state_->note.size() && options.huge_pages_required && huge == HugePages::None) {
-    return fail(memory_error(ErrorCode::Unsupported, MemoryError::NoHugePages, "map memory", options.name,
-                             memory.state_->note));
-  }
-  if (options.prefault && !options.reserve_only) {
-    if (auto done = memory.prefault(); !done) return fail(done.error());
-  }
+  state->note = note;
+  auto memory = finish(placed->data, checked->size, std::move(state), options.prefault && !options.reserve_only);
+  if (memory && huge == HugePages::None && options.huge_pages_required && options.huge_pages != HugePages::None)
+    return fail(memory_error(ErrorCode::Unsupported, MemoryError::NoHugePages, "map memory", options.name, note));
   return memory;
 }
 
@@ -260,59 +252,34 @@ Result<MappedMemory> MappedMemory::from_descriptor(int descriptor, const FileMap
   const std::string name = "file descriptor " + std::to_string(descriptor);
   struct stat status{};
   if (::fstat(descriptor, &status) != 0) return fail(VmError::from_os(errno, "fstat", name));
-  const auto length = static_cast<std::uint64_t>(status.st_size);
-  const auto refuse = [&](const char* reason) { return fail(ErrorCode::InvalidArgument, "map file", name, reason); };
-  if (!S_ISREG(status.st_mode)) return refuse("not a regular file");
-  if (options.offset % host_page_size() != 0) return refuse("the offset is not a multiple of the page size");
-  if (options.offset >= length) return refuse(length == 0 ? "the file is empty" : "the offset is behind the end");
-  const std::uint64_t size = options.size != 0 ? options.size : length - options.offset;
-  if (size > length - options.offset) return refuse("the file is shorter than that");
+  if (!S_ISREG(status.st_mode)) return fail(ErrorCode::InvalidArgument, "map file", name, "not a regular file");
+  const auto size = check_file_range(name, options, static_cast<std::uint64_t>(status.st_size), host_page_size());
+  if (!size) return fail(size.error());
 
   Descriptor own(::fcntl(descriptor, F_DUPFD_CLOEXEC, 3));
   if (!own) return fail(memory_failure(MemoryCall::Other, errno, "fcntl F_DUPFD_CLOEXEC", name));
-  const auto protection = options.access == FileAccess::ReadOnly ? MemoryProtection::Read : MemoryProtection::ReadWrite;
+  auto state = State::of_file(name, options);
   const auto placed = place({.name = name,
-                             .size = size,
-                             .protection = protection,
+                             .size = *size,
+                             .protection = state->protection,
                              .flags = options.access == FileAccess::Private ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED,
                              .descriptor = own.get(),
                              .offset = options.offset});
   if (!placed) return fail(placed.error());
-  MappedMemory memory;
-  memory.data_ = placed->data;
-  memory.size_ = size;
-  memory.state_ = std::make_unique<State>();
-  State& state = *memory.state_;
-  state.name = name;
-  state.base = placed->base;
-  state.reserved = placed->reserved;
-  state.page_size = host_page_size();
-  state.file_offset = options.offset;
-  state.protection = protection;
-  state.access = options.access;
-  state.shared = options.access != FileAccess::Private;
-  state.file = true;
-  state.descriptor = own.take();
-  if (options.prefault) {
-    if (auto done = memory.prefault(); !done) return fail(done.error());
-  }
-  return memory;
+  state->base = placed->base;
+  state->reserved = placed->reserved;
+  state->descriptor = own.take();
+  return finish(placed->data, *size, std::move(state), options.prefault);
 }
 
 Result<MappedMemory> MappedMemory::view(MemoryProtection protection, std::uint64_t offset, std::uint64_t size) const {
-  const auto length = check_range("map a second view of", offset, size);
+  const auto length = check_view(protection, offset, size);
   if (!length) return fail(length.error());
-  const std::string subject = describe_range(state_->name, *length, data_ + offset);
-  if (!state_->shared) {
-    return fail(VmError(ErrorCode::Status, "map a second view of", subject, "private memory has only one")
-                    .with_hint("create it with MemoryOptions::shared"));
-  }
-  if (allows(protection, MemoryProtection::Execute)) {
-    return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::WritableExecutable, "map a second view of",
-                             subject, "executable views exist only in JitMemory"));
-  }
   Descriptor own(::fcntl(state_->descriptor, F_DUPFD_CLOEXEC, 3));
-  if (!own) return fail(memory_failure(MemoryCall::Other, errno, "fcntl F_DUPFD_CLOEXEC", subject));
+  if (!own) {
+    return fail(memory_failure(MemoryCall::Other, errno, "fcntl F_DUPFD_CLOEXEC",
+                               describe_range(state_->name, *length, data_ + offset)));
+  }
   const auto placed = place({.name = state_->name,
                              .size = *length,
                              .protection = protection,
@@ -321,24 +288,11 @@ Result<MappedMemory> MappedMemory::view(MemoryProtection protection, std::uint64
                              .offset = state_->file_offset + offset,
                              .alignment = state_->alignment});
   if (!placed) return fail(placed.error());
-  MappedMemory memory;
-  memory.data_ = placed->data;
-  memory.size_ = *length;
-  memory.state_ = std::make_unique<State>();
-  State& state = *memory.state_;
-  state.name = state_->name;
-  state.base = placed->base;
-  state.reserved = placed->reserved;
-  state.page_size = state_->page_size;
-  state.alignment = state_->alignment;
-  state.file_offset = state_->file_offset + offset;
-  state.protection = protection;
-  state.huge_pages = state_->huge_pages;
-  state.access = allows(protection, MemoryProtection::Write) ? state_->access : FileAccess::ReadOnly;
-  state.shared = true;
-  state.file = state_->file;
-  state.descriptor = own.take();
-  return memory;
+  auto state = state_->of_view(protection, offset);
+  state->base = placed->base;
+  state->reserved = placed->reserved;
+  state->descriptor = own.take();
+  return finish(placed->data, *length, std::move(state), false);
 }
 
 Result<void> MappedMemory::resize(std::uint64_t size) {
@@ -390,12 +344,8 @@ Result<void> MappedMemory::resize(std::uint64_t size) {
 }
 
 void MappedMemory::release() noexcept {
-  if (data_ == nullptr) return;
   ::munmap(state_->base, state_->reserved);
   if (state_->descriptor >= 0) ::close(state_->descriptor);
-  data_ = nullptr;
-  size_ = 0;
-  state_.reset();
 }
 
 }  // namespace vm_platform

@@ -4,11 +4,11 @@
 #include <linux/membarrier.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <filesystem>
 #include <vm_platform/dirty_tracking.hpp>
@@ -36,24 +36,36 @@ std::size_t entries_in(const std::string& folder) {
 FeatureState find_iommu(const HostRoots& roots) {
   const std::size_t groups = entries_in(roots.sys + "/kernel/iommu_groups");
   if (groups != 0) return {true, true, std::to_string(groups) + " IOMMU groups"};
+  // The firmware's tables tell of one that the kernel was not told to use.
+  const std::string tables = roots.sys + "/firmware/acpi/tables/";
+  std::error_code error;
+  for (const char* table : {"DMAR", "IVRS", "IORT"}) {
+    if (std::filesystem::exists(tables + table, error))
+      return {true, false, std::string("there is an IOMMU (ACPI table ") + table + "), but it is off: no groups"};
+  }
   const bool units = entries_in(roots.sys + "/class/iommu") != 0;
   return {units, false, units ? "there is an IOMMU, but it is off: no groups" : "no IOMMU"};
 }
 
 FeatureState find_vfio(const HostRoots& roots) {
-  if (!roots.is_this_host()) return {false, false, "not asked on another host"};
-  if (::access("/dev/vfio/vfio", F_OK) != 0) return {false, false, "no /dev/vfio/vfio: VFIO is not loaded"};
-  if (::access("/dev/vfio/vfio", R_OK | W_OK) != 0)
-    return {true, false, std::string("/dev/vfio/vfio: ") + std::strerror(errno)};
+  const std::string device = roots.dev + "/vfio/vfio";
+  if (::access(device.c_str(), F_OK) != 0) return {false, false, "no " + device + ": VFIO is not loaded"};
+  if (::access(device.c_str(), R_OK | W_OK) != 0) return {true, false, device + ": " + std::strerror(errno)};
   return {true, true, "VFIO is loaded"};
 }
 
-FeatureState find_userfaultfd() {
+FeatureState find_userfaultfd(const HostRoots& roots) {
+  if (!roots.is_this_host()) {
+    const auto allowed = sysfs::number(roots.proc + "/sys/vm/unprivileged_userfaultfd");
+    if (!allowed) return {false, false, "the kernel has no userfaultfd"};
+    return {true, *allowed != 0, "vm.unprivileged_userfaultfd is " + std::to_string(*allowed)};
+  }
   const std::uint64_t features = uffd::features();
   if (features == 0) {
+    const int error = errno;
     const Descriptor user_only(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | 1 /* UFFD_USER_MODE_ONLY */)));
     if (user_only) return {true, false, "userfaultfd is allowed for faults of user code only"};
-    return {errno != ENOSYS, false, std::string("userfaultfd: ") + std::strerror(errno)};
+    return {error != ENOSYS, false, std::string("userfaultfd: ") + std::strerror(error)};
   }
   std::string detail = "userfaultfd with faults for missing pages";
   if ((features & UFFD_FEATURE_PAGEFAULT_FLAG_WP) != 0) detail += ", write protection";
@@ -115,34 +127,44 @@ FeatureState find_transparent_huge_pages(const HostRoots& roots) {
   return {true, !off, "transparent huge pages: " + *modes};
 }
 
-std::optional<std::uint64_t> limit(__rlimit_resource_t which) {
-  rlimit value{};
-  if (::getrlimit(which, &value) != 0 || value.rlim_cur == RLIM_INFINITY) return std::nullopt;
-  return value.rlim_cur;
+/// The soft limit in a line of /proc/self/limits ("Max locked memory  65536  65536  bytes"); nothing for unlimited.
+std::optional<std::uint64_t> limit(const std::string& limits, const char* name) {
+  const auto line = sysfs::line_value(limits, name);
+  std::uint64_t value = 0;
+  if (!line || std::from_chars(line->data(), line->data() + line->size(), value).ec != std::errc()) return std::nullopt;
+  return value;
 }
 
 }  // namespace
 
 PlatformFeatures PlatformFeatures::detect(const Options& options) {
+  const HostRoots& roots = options.roots;
   PlatformFeatures features;
-  features.kvm = probe_kvm("/dev/kvm", options.probe_kvm);
-  features.iommu = find_iommu(options.roots);
-  features.vfio = find_vfio(options.roots);
-  features.userfaultfd = find_userfaultfd();
+  features.kvm = probe_kvm(roots.dev + "/kvm", options.probe_kvm);
+  features.iommu = find_iommu(roots);
+  features.vfio = find_vfio(roots);
+  features.userfaultfd = find_userfaultfd(roots);
+  features.explicit_huge_pages = find_huge_pages(roots);
+  features.transparent_huge_pages = find_transparent_huge_pages(roots);
+  features.max_mappings = sysfs::number(roots.proc + "/sys/vm/max_map_count").value_or(0);
+  const std::string limits = sysfs::read(roots.proc + "/self/limits").value_or("");
+  features.lockable_memory = limit(limits, "Max locked memory");
+  features.open_files = limit(limits, "Max open files");
+  if (!roots.is_this_host()) {
+    const FeatureState untried{false, false, "can be tried on the host itself only"};
+    features.pagemap_scan = features.soft_dirty = features.memfd = features.executable_memory = untried;
+    features.io_uring = features.membarrier = features.invariant_counter = untried;
+    return features;
+  }
   features.pagemap_scan = try_tracking(DirtyMethod::PagemapScan);
   features.soft_dirty = try_tracking(DirtyMethod::SoftDirty);
   features.memfd = find_memfd();
   features.executable_memory = find_executable_memory();
   features.io_uring = find_io_uring();
   features.membarrier = find_membarrier();
-  features.explicit_huge_pages = find_huge_pages(options.roots);
-  features.transparent_huge_pages = find_transparent_huge_pages(options.roots);
   const char* unusable = timer_host::counter_unusable();
   features.invariant_counter = {unusable == nullptr, unusable == nullptr,
                                 unusable == nullptr ? "the time is read from the CPU's own counter" : unusable};
-  features.max_mappings = sysfs::number(options.roots.proc + "/sys/vm/max_map_count").value_or(0);
-  features.lockable_memory = limit(RLIMIT_MEMLOCK);
-  features.open_files = limit(RLIMIT_NOFILE);
   return features;
 }
 

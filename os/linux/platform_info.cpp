@@ -39,8 +39,9 @@ std::string find_hypervisor(const HostRoots& roots) {
     const std::string text = signature.data();
     if (text == "KVMKVMKVM") return "KVM";
     if (text == "TCGTCGTCGTCG") return "TCG";
+    if (text == "bhyve bhyve ") return "bhyve";
     if (text.empty()) return "unknown";
-    return text;
+    return text.substr(0, text.find_last_not_of(' ') + 1);
   }
 #endif
   const std::string vendor = sysfs::read(roots.sys + "/class/dmi/id/sys_vendor").value_or("");
@@ -132,7 +133,7 @@ Result<PlatformInfo> PlatformInfo::detect(const HostRoots& roots) {
 }
 
 Result<PlatformPaths> PlatformPaths::of(std::string_view application) {
-  if (application.empty() || application.find('/') != std::string_view::npos)
+  if (application.empty() || application == "." || application == ".." || application.contains('/'))
     return fail(ErrorCode::InvalidArgument, "find folders", std::string(application), "not a name");
   const auto variable = [](const char* name) -> std::string {
     const char* value = std::getenv(name);

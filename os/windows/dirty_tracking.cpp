@@ -4,14 +4,10 @@
 #include <array>
 
 #include "os/dirty_backend.hpp"
-#include "os/fault_lock.hpp"
 
 namespace vm_platform {
 
-bool fault_unprotect(std::byte* from, std::uint64_t size) noexcept {
-  unsigned long old = 0;
-  return ::VirtualProtect(from, size, PAGE_READWRITE, &old) != 0;
-}
+unsigned long current_process() noexcept { return ::GetCurrentProcessId(); }
 
 namespace {
 

@@ -190,7 +190,6 @@ Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
       note += (note.empty() ? "" : "; ") + ("NUMA node " + std::to_string(options.numa_node) + " does not exist");
   }
 
-  MappedMemory memory;
   auto state = std::make_unique<State>();
   View view;
   if (options.shared) {
@@ -218,8 +217,6 @@ Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
     if (!allocated) return fail(allocated.error());
     view = *allocated;
   }
-  memory.data_ = view.data;
-  memory.size_ = checked->size;
   state->name = options.name;
   state->note = std::move(note);
   state->guards[0] = view.guards[0];
@@ -230,12 +227,13 @@ Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
   state->huge_pages = huge;
   state->reserve_only = options.reserve_only;
   state->write_watch = options.write_watch;
-  memory.state_ = std::move(state);
-  if (options.shared && !options.reserve_only && options.protection != MemoryProtection::ReadWrite) {
-    if (auto done = memory.protect(0, 0, options.protection); !done) return fail(done.error());
+  auto memory = finish(view.data, checked->size, std::move(state), false);
+  if (!memory || options.reserve_only) return memory;
+  if (options.shared && options.protection != MemoryProtection::ReadWrite) {
+    if (auto done = memory->protect(0, 0, options.protection); !done) return fail(done.error());
   }
-  if (options.prefault && !options.reserve_only) {
-    if (auto done = memory.prefault(); !done) return fail(done.error());
+  if (options.prefault) {
+    if (auto done = memory->prefault(); !done) return fail(done.error());
   }
   return memory;
 }
@@ -249,12 +247,8 @@ Result<MappedMemory> MappedMemory::open_file(const std::string& path, const File
   LARGE_INTEGER length_value{};
   if (::GetFileSizeEx(file.get(), &length_value) == 0)
     return fail(VmError::from_last_error(::GetLastError(), "GetFileSizeEx", path));
-  const auto length = static_cast<std::uint64_t>(length_value.QuadPart);
-  const auto refuse = [&](const char* reason) { return fail(ErrorCode::InvalidArgument, "map file", path, reason); };
-  if (options.offset % kGranularity != 0) return refuse("the offset is not a multiple of 64 KiB");
-  if (options.offset >= length) return refuse(length == 0 ? "the file is empty" : "the offset is behind the end");
-  const std::uint64_t size = options.size != 0 ? options.size : length - options.offset;
-  if (size > length - options.offset) return refuse("the file is shorter than that");
+  const auto size = check_file_range(path, options, static_cast<std::uint64_t>(length_value.QuadPart), kGranularity);
+  if (!size) return fail(size.error());
   unsigned long page_access = PAGE_READONLY, access = FILE_MAP_READ;
   if (writes) {
     page_access = PAGE_READWRITE;
@@ -265,23 +259,12 @@ Result<MappedMemory> MappedMemory::open_file(const std::string& path, const File
   }
   const Handle section(::CreateFileMappingW(file.get(), nullptr, page_access, 0, 0, nullptr));
   if (!section) return fail(memory_failure(::GetLastError(), "CreateFileMapping", path));
-  const auto view = map_section(section.get(), access, options.offset, {.size = size, .name = path});
+  const auto view = map_section(section.get(), access, options.offset, {.size = *size, .name = path});
   if (!view) return fail(view.error());
-  MappedMemory memory;
-  memory.data_ = view->data;
-  memory.size_ = size;
-  memory.state_ = std::make_unique<State>();
-  State& state = *memory.state_;
-  state.name = path;
-  state.page_size = host_page_size();
-  state.file_offset = options.offset;
-  state.protection = options.access == FileAccess::ReadOnly ? MemoryProtection::Read : MemoryProtection::ReadWrite;
-  state.access = options.access;
-  state.shared = options.access != FileAccess::Private;
-  state.file = true;
-  state.handle = section.duplicate();
-  state.file_handle = file.duplicate();
-  return memory;
+  auto state = State::of_file(path, options);
+  state->handle = section.duplicate();
+  state->file_handle = file.duplicate();
+  return finish(view->data, *size, std::move(state), options.prefault);
 }
 
 Result<MappedMemory> MappedMemory::from_descriptor(int descriptor, const FileMappingOptions& /*options*/) {
@@ -289,40 +272,22 @@ Result<MappedMemory> MappedMemory::from_descriptor(int descriptor, const FileMap
 }
 
 Result<MappedMemory> MappedMemory::view(MemoryProtection protection, std::uint64_t offset, std::uint64_t size) const {
-  const auto length = check_range("map a second view of", offset, size);
+  const auto length = check_view(protection, offset, size);
   if (!length) return fail(length.error());
-  const std::string subject = describe_range(state_->name, *length, data_ + offset);
-  if (!state_->shared) {
-    return fail(VmError(ErrorCode::Status, "map a second view of", subject, "private memory has only one")
-                    .with_hint("create it with MemoryOptions::shared"));
-  }
-  if (allows(protection, MemoryProtection::Execute)) {
-    return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::WritableExecutable, "map a second view of",
-                             subject, "executable views exist only in JitMemory"));
-  }
   if ((state_->file_offset + offset) % kGranularity != 0) {
-    return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::Misaligned, "map a second view of", subject,
+    return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::Misaligned, "map a second view of",
+                             describe_range(state_->name, *length, data_ + offset),
                              "on Windows a view begins at a multiple of 64 KiB"));
   }
   const auto mapped = map_section(state_->handle, view_access(protection), state_->file_offset + offset,
                                   {.size = *length, .name = state_->name});
   if (!mapped) return fail(mapped.error());
-  MappedMemory memory;
-  memory.data_ = mapped->data;
-  memory.size_ = *length;
-  memory.state_ = std::make_unique<State>();
-  State& state = *memory.state_;
-  state.name = state_->name;
-  state.page_size = state_->page_size;
-  state.file_offset = state_->file_offset + offset;
-  state.protection = protection;
-  state.access = state_->access;
-  state.shared = true;
-  state.file = state_->file;
-  state.handle = duplicate_handle(state_->handle);
-  if (state_->file_handle != nullptr) state.file_handle = duplicate_handle(state_->file_handle);
-  if (protection == MemoryProtection::None) {
-    if (auto done = memory.protect(0, 0, protection); !done) return fail(done.error());
+  auto state = state_->of_view(protection, offset);
+  state->handle = duplicate_handle(state_->handle);
+  if (state_->file_handle != nullptr) state->file_handle = duplicate_handle(state_->file_handle);
+  auto memory = finish(mapped->data, *length, std::move(state), false);
+  if (memory && protection == MemoryProtection::None) {
+    if (auto done = memory->protect(0, 0, protection); !done) return fail(done.error());
   }
   return memory;
 }
@@ -335,7 +300,6 @@ Result<void> MappedMemory::resize(std::uint64_t size) {
 }
 
 void MappedMemory::release() noexcept {
-  if (data_ == nullptr) return;
   if (state_->handle != nullptr) {
     ::UnmapViewOfFile(data_);
     ::CloseHandle(state_->handle);
@@ -345,9 +309,6 @@ void MappedMemory::release() noexcept {
   } else {
     ::VirtualFree(state_->base, 0, MEM_RELEASE);
   }
-  data_ = nullptr;
-  size_ = 0;
-  state_.reset();
 }
 
 }  // namespace vm_platform

@@ -46,10 +46,11 @@ Result<void> MappedMemory::decommit(std::uint64_t offset, std::uint64_t size) {
 Result<void> MappedMemory::discard(std::uint64_t offset, std::uint64_t size) {
   const auto length = check_range("discard", offset, size);
   if (!length) return fail(length.error());
-  if (state_->file && state_->access != FileAccess::Shared) {
-    return fail(ErrorCode::Unsupported, "discard", describe_range(state_->name, *length, data_ + offset),
-                "Windows keeps the private copies of file pages");
-  }
+  const auto unsupported = [&](const char* reason) {
+    return fail(ErrorCode::Unsupported, "discard", describe_range(state_->name, *length, data_ + offset), reason);
+  };
+  if (state_->access == FileAccess::ReadOnly) return unsupported("the mapping is read-only, and Windows has no holes");
+  if (state_->access == FileAccess::Private) return unsupported("Windows keeps the private copies of file pages");
   if (state_->handle != nullptr) {
     std::memset(data_ + offset, 0, *length);
     ::VirtualUnlock(data_ + offset, *length);  // of pages that are not locked: takes them out of the working set

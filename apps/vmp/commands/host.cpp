@@ -102,6 +102,11 @@ json to_json(const PlatformFeatures& features) {
           {"open_files", or_null(features.open_files)}};
 }
 
+json to_json(const PlatformPaths& paths) {
+  return {{"config", paths.config}, {"data", paths.data},       {"cache", paths.cache},
+          {"state", paths.state},   {"runtime", paths.runtime}, {"temporary", paths.temporary}};
+}
+
 void line(const char* name, const std::string& value) {
   if (!value.empty()) fmt::print("{:<24}{}\n", name, value);
 }
@@ -140,14 +145,14 @@ void print(const PlatformInfo& info) {
 
 void print(const PlatformFeatures& features) {
   const auto feature = [](const char* name, const FeatureState& state) {
-    line(name, fmt::format("{:<4}{}", state.usable ? "yes" : "no", state.detail));
+    line(name, fmt::format("{:<5}{}", state.usable ? "yes" : "no", state.detail));
   };
   const KvmState& kvm = features.kvm;
   std::string speed = kvm.detail;
   if (kvm.measured)
     speed = fmt::format("{:.4g} million instructions per second, exit {:.1f} us{}", kvm.million_instructions_per_second,
                         static_cast<double>(kvm.exit_ns) / 1000, kvm.emulated ? ": emulation speed" : "");
-  line("KVM", fmt::format("{:<4}{}", kvm.usable && !kvm.emulated ? "yes" : kvm.emulated ? "slow" : "no", " " + speed));
+  line("KVM", fmt::format("{:<5}{}", kvm.emulated ? "slow" : kvm.usable ? "yes" : "no", speed));
   feature("IOMMU", features.iommu);
   feature("VFIO", features.vfio);
   feature("userfaultfd", features.userfaultfd);
@@ -158,6 +163,15 @@ void print(const PlatformFeatures& features) {
   feature("membarrier", features.membarrier);
   feature("huge pages", features.explicit_huge_pages);
   feature("clock", features.invariant_counter);
+}
+
+void print(const PlatformPaths& paths) {
+  line("configuration", paths.config);
+  line("data", paths.data);
+  line("cache", paths.cache);
+  line("state", paths.state);
+  line("runtime", paths.runtime);
+  line("temporary", paths.temporary);
 }
 
 }  // namespace
@@ -180,15 +194,19 @@ void add_host(CLI::App& app, Action& action) {
       const auto info = PlatformInfo::detect();
       if (!info) return report(info.error());
       const auto features = PlatformFeatures::detect({.probe_kvm = !options->no_probe});
+      const auto paths = PlatformPaths::of("vm-platform");
       if (options->json) {
         json document = to_json(*info);
         document["features"] = to_json(features);
+        document["paths"] = paths ? to_json(*paths) : json();
         fmt::print("{}\n", document.dump(2));
         return static_cast<int>(kDone);
       }
       print(*info);
       fmt::print("\n");
       print(features);
+      fmt::print("\n");
+      if (paths) print(*paths);
       return static_cast<int>(kDone);
     };
   });

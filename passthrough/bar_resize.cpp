@@ -41,6 +41,8 @@ Result<void> resize_bar(PciAddress address, std::uint8_t bar, std::uint64_t byte
         VmError(ErrorCode::InvalidArgument, "resize", subject, fmt::format("{} bytes is not a size it has", bytes))
             .with_hint("it can be " + size_list(*sizes)));
   }
+  const auto before = std::ranges::find(info->bars, bar, &PciBar::index);
+  if (before != info->bars.end() && before->size == bytes) return {};
   if (!info->driver.empty()) {
     return fail(VmError(ErrorCode::Busy, "resize", subject, info->driver + " is bound to the device")
                     .with_hint("BARs move while they are resized: do it while no driver is bound, as take --bar does"));

@@ -117,6 +117,8 @@ Result<void> HostChanges::put_back(const TakenDevice& device) const {
   if (auto set = binding_.set_override(address, device.former_override); !set) return set;
   if (binding_.driver(address) != device.former_driver) {
     if (auto unbound = binding_.unbind(address); !unbound) return unbound;
+  }
+  if (binding_.driver(address).empty()) {
     std::string_view sizes = device.former_bar_sizes;
     while (!sizes.empty()) {
       const auto former = parse_bar_size(text::take(sizes, ' '));
@@ -124,11 +126,10 @@ Result<void> HostChanges::put_back(const TakenDevice& device) const {
       if (auto resized = resize_bar(address, former->first, former->second, sysfs_); !resized) return resized;
     }
     // With a driver, that driver decides; without one, what was before is put back.
-    if (device.former_driver.empty() && !device.display.vga_decodes.empty()) {
-      for (const VgaResource resource : {VgaResource::Io, VgaResource::Memory, VgaResource::Both}) {
-        if (device.display.vga_decodes != to_string(resource)) continue;
-        if (auto set = set_vga(address, resource, root_); !set) return set;
-      }
+    const bool undecided = device.former_driver.empty() && !device.display.vga_decodes.empty();
+    for (const VgaResource resource : {VgaResource::Io, VgaResource::Memory, VgaResource::Both}) {
+      if (!undecided || device.display.vga_decodes != to_string(resource)) continue;
+      if (auto set = set_vga(address, resource, root_); !set) return set;
     }
   }
   if (!device.former_reset_methods.empty()) {

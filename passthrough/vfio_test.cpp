@@ -29,7 +29,7 @@ class StandIn final : public VfioSystem {
     const bool known = name.ends_with("/vfio/vfio") || name.ends_with("/vfio/7") || name.ends_with("/iommu") ||
                        name.ends_with("/devices/vfio3");
     if (!known) return errno = ENOENT, -1;
-    const int made = ::memfd_create(path, MFD_CLOEXEC);
+    const int made = name.ends_with("/vfio3") ? device_file() : ::memfd_create("control", MFD_CLOEXEC);
     files[made] = name.substr(name.rfind('/') + 1);
     return made;
   }

@@ -4,36 +4,19 @@
 #include <iterator>
 #include <vm_platform/pci_device.hpp>
 
+#include "passthrough/capability_reader.hpp"
+
 namespace vm_platform {
 namespace {
 
-using Fields = std::vector<PciField>;
+using Reader = CapabilityReader;
 
-struct Reader {
-  const ConfigSpace& config;
-  std::size_t base;
-  Fields fields;
-
-  [[nodiscard]] std::uint16_t u16(std::size_t offset) const { return config.u16(base + offset); }
-  [[nodiscard]] std::uint32_t u32(std::size_t offset) const { return config.u32(base + offset); }
-  [[nodiscard]] std::uint64_t u64(std::size_t offset) const { return config.u64(base + offset); }
-  template <typename... Args>
-  void add(std::string name, fmt::format_string<Args...> format, Args&&... args) {
-    fields.push_back({std::move(name), fmt::format(format, std::forward<Args>(args)...)});
-  }
-  void flag(std::string name, bool value) { fields.push_back({std::move(name), value ? "yes" : "no"}); }
-  /// Names of the bits set in `value`, lowest first.
-  template <std::size_t N>
-  void bits(std::string name, std::uint32_t value, const std::string_view (&names)[N]) {
-    std::string text;
-    for (std::size_t i = 0; i < N; ++i) {
-      if ((value >> i & 1) == 0 || names[i].empty()) continue;
-      if (!text.empty()) text += ' ';
-      text += names[i];
-    }
-    fields.push_back({std::move(name), text.empty() ? "none" : text});
-  }
-};
+std::string size_text(std::uint64_t bytes) {
+  constexpr std::string_view kUnits[] = {"", "K", "M", "G", "T", "P", "E"};
+  std::size_t unit = 0;
+  while (bytes >= 1024 && bytes % 1024 == 0 && unit + 1 < std::size(kUnits)) bytes /= 1024, ++unit;
+  return fmt::format("{}{}", bytes, kUnits[unit]);
+}
 
 PciCapabilities only(const PciCapability& capability) { return {{capability}, {}}; }
 
@@ -94,6 +77,61 @@ void express(Reader& r, const PciCapability& capability) {
   if (info->max_link_width != 0) {
     r.add("link", "{} x{}", link_speed_name(info->link_speed), info->link_width);
     r.add("link capability", "{} x{}", link_speed_name(info->max_link_speed), info->max_link_width);
+  }
+  constexpr std::string_view kControl[] = {"correctable",
+                                           "non-fatal",
+                                           "fatal",
+                                           "unsupported-request",
+                                           "relaxed-ordering",
+                                           "",
+                                           "",
+                                           "",
+                                           "extended-tag",
+                                           "phantom-functions",
+                                           "aux-power",
+                                           "no-snoop"};
+  r.bits("device control", r.u16(8), kControl);
+  constexpr std::string_view kStatus[] = {"correctable",         "non-fatal", "fatal",
+                                          "unsupported-request", "aux-power", "transactions-pending"};
+  r.bits("device status", r.u16(0x0a), kStatus);
+  r.add("max read request", "{} bytes", 128U << (r.u16(8) >> 12 & 7));
+  if (info->max_link_width != 0) {
+    constexpr std::string_view kAspm[] = {"none", "L0s", "L1", "L0s L1"};
+    r.add("ASPM", "{} of {}", kAspm[r.u16(0x10) & 3], kAspm[r.u32(0x0c) >> 10 & 3]);
+    r.flag("clock power management", (r.u32(0x0c) & 1U << 18) != 0);
+  }
+  if ((r.u16(2) & 15) >= 2 && r.config.contains(r.base + 0x24, 8)) {
+    constexpr std::string_view kDevice2[] = {"",
+                                             "",
+                                             "",
+                                             "",
+                                             "timeout-disable",
+                                             "ARI-forwarding",
+                                             "AtomicOp-routing",
+                                             "AtomicOp-32",
+                                             "AtomicOp-64",
+                                             "AtomicOp-CAS128",
+                                             "",
+                                             "LTR",
+                                             "",
+                                             "",
+                                             "",
+                                             "",
+                                             "10-bit-tag-completer",
+                                             "10-bit-tag-requester"};
+    r.bits("device capabilities 2", r.u32(0x24), kDevice2);
+    constexpr std::string_view kControl2[] = {"",
+                                              "",
+                                              "",
+                                              "",
+                                              "timeout-disabled",
+                                              "ARI-forwarding",
+                                              "AtomicOp-requester",
+                                              "AtomicOp-egress-blocking",
+                                              "IDO-request",
+                                              "IDO-completion",
+                                              "LTR"};
+    r.bits("device control 2", r.u16(0x28), kControl2);
   }
   if (info->slot_implemented && r.config.contains(r.base + 0x14, 4)) r.add("slot", "{}", r.u32(0x14) >> 19);
 }
@@ -198,13 +236,6 @@ void pasid(Reader& r, const PciCapability&) {
   r.add("width", "{} bits", r.u16(4) >> 8 & 0x1f);
 }
 
-std::string size_text(std::uint64_t bytes) {
-  constexpr std::string_view kUnits[] = {"", "K", "M", "G", "T", "P", "E"};
-  std::size_t unit = 0;
-  while (bytes >= 1024 && bytes % 1024 == 0 && unit + 1 < std::size(kUnits)) bytes /= 1024, ++unit;
-  return fmt::format("{}{}", bytes, kUnits[unit]);
-}
-
 void resizable_bar(Reader& r, const PciCapability& capability) {
   const auto kind = static_cast<PciExtCapId>(capability.id);
   for (const PciResizableBar& bar : decode_resizable_bars(r.config, only(capability), kind)) {
@@ -227,11 +258,42 @@ void vendor_extended(Reader& r, const PciCapability&) {
   r.add("length", "{:#x}", r.u16(6) >> 4);
 }
 
+/// CXL 3.0, section 8.1.3: the DVSEC of a CXL device.
+void cxl_device(Reader& r) {
+  constexpr std::string_view kBits[] = {"cache", "io", "mem", "mem-hardware-init"};
+  r.bits("CXL capable", r.u16(0x0a), kBits);
+  r.bits("CXL enabled", r.u16(0x0c) & 7U, kBits);
+  r.add("CXL memory ranges", "{}", r.u16(0x0a) >> 4 & 3);
+  for (unsigned range = 0; range < (r.u16(0x0a) >> 4 & 3U) && range < 2; ++range) {
+    const std::size_t at = 0x18 + range * 0x10;
+    if (!r.config.contains(r.base + at, 16)) break;
+    const auto pair = [&](std::size_t offset) {
+      return static_cast<std::uint64_t>(r.u32(offset)) << 32 | (r.u32(offset + 4) & 0xf0000000U);
+    };
+    r.add(fmt::format("CXL range {}", range + 1), "{} at {:#x}", size_text(pair(at)), pair(at + 8));
+  }
+}
+
 void designated_vendor(Reader& r, const PciCapability&) {
+  constexpr std::uint16_t kCxl = 0x1e98;
+  constexpr std::string_view kCxlKinds[] = {"CXL device",
+                                            "",
+                                            "non-CXL functions",
+                                            "CXL extensions of a port",
+                                            "CXL GPF of a port",
+                                            "CXL GPF of a device",
+                                            "",
+                                            "CXL flex bus port",
+                                            "CXL register locator",
+                                            "CXL multi-logical device",
+                                            "CXL test"};
   r.add("vendor", "{:04x}", r.u16(4));
   r.add("ID", "{:04x}", r.u16(8));
   r.add("revision", "{}", r.u16(6) & 15);
   r.add("length", "{:#x}", r.u16(6) >> 4);
+  if (r.u16(4) != kCxl || r.u16(8) >= std::size(kCxlKinds) || kCxlKinds[r.u16(8)].empty()) return;
+  r.add("kind", "{}", kCxlKinds[r.u16(8)]);
+  if (r.u16(8) == 0 && r.config.contains(r.base, 0x38)) cxl_device(r);
 }
 
 void doe(Reader& r, const PciCapability&) {
@@ -259,50 +321,44 @@ void precision_time(Reader& r, const PciCapability&) {
   r.flag("enabled", (r.u32(8) & 1) != 0);
 }
 
-struct Decoder {
-  std::uint16_t id;
-  bool extended;
-  std::uint8_t bytes;  ///< What must be there for the decoder to make sense.
-  void (*decode)(Reader&, const PciCapability&);
+constexpr CapabilityDecoder kConventional[] = {
+    {0x01, 6, power_management}, {0x03, 4, vpd},        {0x05, 10, msi},  {0x09, 3, vendor},
+    {0x0d, 8, bridge_subsystem}, {0x10, 0x14, express}, {0x11, 12, msix}, {0x13, 4, advanced_features},
 };
-
-constexpr Decoder kDecoders[] = {
-    {0x01, false, 6, power_management},
-    {0x03, false, 4, vpd},
-    {0x05, false, 10, msi},
-    {0x09, false, 3, vendor},
-    {0x0d, false, 8, bridge_subsystem},
-    {0x10, false, 0x14, express},
-    {0x11, false, 12, msix},
-    {0x13, false, 4, advanced_features},
-    {0x01, true, 0x18, aer},
-    {0x03, true, 12, serial_number},
-    {0x0b, true, 8, vendor_extended},
-    {0x0d, true, 8, acs},
-    {0x0e, true, 8, ari},
-    {0x0f, true, 8, ats},
-    {0x10, true, 0x40, sriov},
-    {0x13, true, 16, page_request},
-    {0x15, true, 12, resizable_bar},
-    {0x18, true, 8, ltr},
-    {0x1b, true, 8, pasid},
-    {0x1d, true, 12, dpc},
-    {0x1e, true, 12, l1_substates},
-    {0x1f, true, 12, precision_time},
-    {0x23, true, 10, designated_vendor},
-    {0x24, true, 12, resizable_bar},
-    {0x2e, true, 0x14, doe},
+constexpr CapabilityDecoder kExtended[] = {
+    {0x01, 0x18, aer},
+    {0x03, 12, serial_number},
+    {0x0b, 8, vendor_extended},
+    {0x0d, 8, acs},
+    {0x0e, 8, ari},
+    {0x0f, 8, ats},
+    {0x10, 0x40, sriov},
+    {0x13, 16, page_request},
+    {0x15, 12, resizable_bar},
+    {0x18, 8, ltr},
+    {0x1b, 8, pasid},
+    {0x1d, 12, dpc},
+    {0x1e, 12, l1_substates},
+    {0x1f, 12, precision_time},
+    {0x23, 10, designated_vendor},
+    {0x24, 12, resizable_bar},
+    {0x2e, 0x14, doe},
 };
 
 }  // namespace
 
 std::vector<PciField> describe_capability(const ConfigSpace& config, const PciCapability& capability) {
-  for (const Decoder& decoder : kDecoders) {
-    if (decoder.id != capability.id || decoder.extended != capability.extended) continue;
-    if (!config.contains(capability.offset, decoder.bytes)) return {};
-    Reader reader{config, capability.offset, {}};
-    decoder.decode(reader, capability);
-    return std::move(reader.fields);
+  const std::span<const CapabilityDecoder> lists[] = {
+      capability.extended ? std::span<const CapabilityDecoder>(kExtended) : kConventional,
+      capability.extended ? link_decoders() : legacy_decoders()};
+  for (const auto list : lists) {
+    for (const CapabilityDecoder& decoder : list) {
+      if (decoder.id != capability.id) continue;
+      if (!config.contains(capability.offset, decoder.bytes)) return {};
+      CapabilityReader reader{config, capability.offset, {}};
+      decoder.decode(reader, capability);
+      return std::move(reader.fields);
+    }
   }
   return {};
 }

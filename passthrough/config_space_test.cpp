@@ -84,6 +84,59 @@ TEST(Capabilities, ResizableBars) {
             "256M of 256M 512M 16G");
 }
 
+/// A conventional capability at 0x80.
+ConfigSpace with_conventional(std::uint8_t id, std::uint32_t rest, std::uint32_t next_dword, std::uint32_t third = 0,
+                              std::uint8_t header_type = 0) {
+  return ConfigSpace(ConfigBuilder()
+                         .header(0x1022, 1, 0x060000, header_type)
+                         .u8(0x34, 0x80)
+                         .u32(0x80, id | rest << 16)
+                         .u32(0x84, next_dword)
+                         .u32(0x88, third)
+                         .bytes());
+}
+
+TEST(Capabilities, OlderBuses) {
+  const auto field = [](const ConfigSpace& config, std::string_view name) {
+    return value_of(config, walk_capabilities(config).list.at(0), name);
+  };
+  // PCI-X: 2048 of 4096 bytes, 4 of 32 splits, at 02:03.1, 64 bits wide at 133 MHz.
+  const auto pci_x = with_conventional(0x07, 2 << 2 | 3 << 4, 0x0219 | 3U << 16 | 3U << 21 | 7U << 23);
+  EXPECT_EQ(field(pci_x, "max read"), "2048 of 4096 bytes");
+  EXPECT_EQ(field(pci_x, "outstanding splits"), "4 of 32");
+  EXPECT_EQ(field(pci_x, "function"), "02:03.1");
+  EXPECT_EQ(field(pci_x, "status"), "64-bit 133MHz");
+  EXPECT_EQ(field(with_conventional(0x07, 1 | 2 << 6, 0, 0, 1), "secondary clock"), "100 MHz");
+  const auto mapping = with_conventional(0x08, 0xa801, 0xfee00000);
+  EXPECT_EQ(field(mapping, "kind"), "MSI mapping");
+  EXPECT_EQ(field(mapping, "address"), "0xfee00000");
+  EXPECT_EQ(field(with_conventional(0x08, 0x2000 | 5 << 2, 0), "device"), "5");
+  const auto agp = with_conventional(0x02, 0x30, 0x1f00020b, 0x102);
+  EXPECT_EQ(field(agp, "version"), "3.0");
+  EXPECT_EQ(field(agp, "rates"), "4x 8x");
+  EXPECT_EQ(field(agp, "rate"), "8x");
+  EXPECT_EQ(field(with_conventional(0x12, 0x10, 0x48), "index and data"), "BAR 4 + 0x10");
+}
+
+TEST(Capabilities, LinksAndTraffic) {
+  const auto at_100 = [](std::uint16_t id) { return endpoint().extended(0x100, id, 0); };
+  const auto field = [](const ConfigBuilder& builder, std::string_view name) {
+    const ConfigSpace config(builder.bytes());
+    return value_of(config, walk_capabilities(config).list.back(), name);
+  };
+  EXPECT_EQ(field(at_100(0x02).u32(0x104, 0).u32(0x114, 0x80000001), "channel 0"),
+            "enabled, ID 0, traffic classes 0x01");
+  EXPECT_EQ(field(at_100(0x12).u16(0x104, 63).u16(0x106, 0x8001), "groups"), "2 of 64");
+  EXPECT_EQ(field(at_100(0x30).u32(0x104, 3 | 3U << 16), "selective streams"), "4");
+  EXPECT_EQ(field(at_100(0x2f).u32(0x10c, 0x105), "segment"), "05");
+  auto cxl = at_100(0x23).u16(0x104, 0x1e98).u16(0x106, 0x038 << 4).u16(0x108, 0).u16(0x10a, 0x17).u16(0x10c, 6);
+  cxl.u32(0x118, 1).u32(0x11c, 0).u32(0x120, 2).u32(0x124, 0);
+  EXPECT_EQ(field(cxl, "kind"), "CXL device");
+  EXPECT_EQ(field(cxl, "CXL capable"), "cache io mem");
+  EXPECT_EQ(field(cxl, "CXL enabled"), "io mem");
+  EXPECT_EQ(field(cxl, "CXL range 1"), "4G at 0x200000000");
+}
+
 TEST(Capabilities, CyclesAndGarbageEndTheWalk) {
   const auto anomaly = [](const ConfigBuilder& builder) {
     const auto found = walk_capabilities(ConfigSpace(builder.bytes()));

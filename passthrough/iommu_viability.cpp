@@ -39,11 +39,9 @@ std::string missing_acs(const PciDeviceInfo& port) {
   if (port.config.size() <= 256) return {};  // extended space was not readable: say nothing rather than guess
   const auto acs = decode_acs(port.config, port.capabilities);
   if (!acs) return "has no Access Control Services";
-  const auto missing = static_cast<std::uint16_t>(kIsolating & ~acs->enabled);
-  if (missing == 0) return {};
-  const auto incapable = static_cast<std::uint16_t>(missing & ~acs->capable);
-  if (incapable != 0) return "cannot do ACS " + bit_names(incapable);
-  return "has ACS " + bit_names(missing) + " turned off";
+  // As the kernel judges (pci_acs_flags_enabled in drivers/pci/pci.c): what is not capable is hard-wired to be safe.
+  const auto off = static_cast<std::uint16_t>(kIsolating & acs->capable & ~acs->enabled);
+  return off == 0 ? std::string{} : "has ACS " + bit_names(off) + " turned off";
 }
 
 }  // namespace
@@ -82,9 +80,13 @@ GroupViability IommuManager::viability(const IommuGroup& group, std::span<const 
     const bool shares_slot = std::ranges::any_of(group.devices, [&](const PciDeviceInfo& other) {
       return other.address != device.address && other.address.same_slot(device.address);
     });
-    if (shares_slot && !device.is_bridge() && device.config.size() > 256 &&
-        !decode_acs(device.config, device.capabilities))
+    if (!shares_slot || device.is_bridge() || device.config.size() <= 256) continue;
+    const auto acs = decode_acs(device.config, device.capabilities);
+    if (!acs) {
       tell(device, "shares its slot and has no Access Control Services between functions");
+    } else if (const auto off = static_cast<std::uint16_t>(kIsolating & acs->capable & ~acs->enabled); off != 0) {
+      tell(device, "shares its slot and has ACS " + bit_names(off) + " turned off");
+    }
   }
   return result;
 }

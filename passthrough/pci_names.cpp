@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <unordered_map>
+#include <vector>
 #include <vm_platform/pci_device.hpp>
 
 #include "passthrough/sysfs.hpp"
@@ -16,8 +17,12 @@ struct PciNames::Index {
   std::string content;
   // The text of each vendor and class, from its own line to the next one's.
   std::unordered_map<std::uint32_t, std::string_view> vendors, classes;
+  /// Each device's own line, by vendor << 16 | device: looking through a large vendor line by line takes long.
+  std::vector<std::pair<std::uint32_t, std::string_view>> devices;
 
   void build();
+  /// The lines of one device of a vendor, its own first.
+  [[nodiscard]] std::string_view device_section(std::uint16_t vendor, std::uint16_t device) const;
 };
 
 namespace {
@@ -32,22 +37,30 @@ std::string_view name_after_id(std::string_view line, std::uint32_t id, std::siz
   return text::trim(line.substr(digits));
 }
 
+std::size_t level(std::string_view line) { return std::min(line.find_first_not_of('\t'), line.size()); }
+
+/// The entry that starts at the front of `rest`, with the lines below it.
+std::string_view with_lines_below(std::string_view rest, std::size_t depth) {
+  const char* start = rest.data();
+  const std::string_view line = next_line(rest);
+  const char* end = start + line.size();
+  while (!rest.empty()) {
+    const std::string_view below = next_line(rest);
+    if (!below.starts_with('#') && level(below) <= depth) break;
+    end = below.data() + below.size();
+  }
+  return {start, static_cast<std::size_t>(end - start)};
+}
+
 /// The lines of the entry `id` one level below `section`, whose own lines start with `depth` tabs.
 std::string_view entry(std::string_view section, std::uint32_t id, std::size_t digits, std::size_t depth) {
-  const auto level = [](std::string_view line) { return std::min(line.find_first_not_of('\t'), line.size()); };
   std::string_view rest = section;
   next_line(rest);
   while (!rest.empty()) {
-    const char* start = rest.data();
+    const std::string_view from_here = rest;
     const std::string_view line = next_line(rest);
-    if (level(line) != depth || name_after_id(line.substr(depth), id, digits).empty()) continue;
-    const char* end = start + line.size();
-    while (!rest.empty()) {
-      const std::string_view below = next_line(rest);
-      if (!below.starts_with('#') && level(below) <= depth) break;
-      end = below.data() + below.size();
-    }
-    return {start, static_cast<std::size_t>(end - start)};
+    if (level(line) == depth && !name_after_id(line.substr(depth), id, digits).empty())
+      return with_lines_below(from_here, depth);
   }
   return {};
 }
@@ -70,6 +83,11 @@ void PciNames::Index::build() {
   };
   for (std::size_t position = 0; position < all.size();) {
     const char first = all[position];
+    const bool of_device = first == '\t' && position + 5 < all.size() && all[position + 1] != '\t';
+    if (of_device && open_map == &vendors) {
+      if (const auto id = text::number<std::uint32_t>(all.substr(position + 1, 4), 16))
+        devices.emplace_back(open_id << 16 | *id, all.substr(position));
+    }
     const void* newline = std::memchr(all.data() + position, '\n', all.size() - position);
     const std::size_t end =
         newline == nullptr ? all.size() : static_cast<std::size_t>(static_cast<const char*>(newline) - all.data());
@@ -87,6 +105,15 @@ void PciNames::Index::build() {
     position = end + 1;
   }
   close_section(all.size());
+  // The file comes sorted; others' may not. Of two entries with one id the first counts.
+  constexpr auto kId = &std::pair<std::uint32_t, std::string_view>::first;
+  if (!std::ranges::is_sorted(devices, {}, kId)) std::ranges::stable_sort(devices, {}, kId);
+}
+
+std::string_view PciNames::Index::device_section(std::uint16_t vendor, std::uint16_t device) const {
+  const std::uint32_t id = static_cast<std::uint32_t>(vendor) << 16 | device;
+  const auto found = std::ranges::lower_bound(devices, id, {}, &std::pair<std::uint32_t, std::string_view>::first);
+  return found == devices.end() || found->first != id ? std::string_view{} : with_lines_below(found->second, 1);
 }
 
 PciNames::PciNames() : index_(std::make_unique<Index>()) {}
@@ -117,15 +144,12 @@ std::string_view PciNames::vendor(std::uint16_t vendor) const {
 }
 
 std::string_view PciNames::device(std::uint16_t vendor, std::uint16_t device) const {
-  const auto found = index_->vendors.find(vendor);
-  return found == index_->vendors.end() ? std::string_view{} : name_of(entry(found->second, device, 4, 1), 5);
+  return name_of(index_->device_section(vendor, device), 5);
 }
 
 std::string_view PciNames::subsystem(std::uint16_t vendor, std::uint16_t device, std::uint16_t subsystem_vendor,
                                      std::uint16_t subsystem_device) const {
-  const auto found = index_->vendors.find(vendor);
-  if (found == index_->vendors.end()) return {};
-  std::string_view rest = entry(found->second, device, 4, 1);
+  std::string_view rest = index_->device_section(vendor, device);
   while (!rest.empty()) {
     const std::string_view line = next_line(rest);
     if (!line.starts_with("\t\t")) continue;

@@ -67,13 +67,37 @@ bool fill_basic(PciDeviceInfo& info, const KernelDirectory& devices, const std::
   if (const auto group = devices.link((base + "iommu_group").c_str()))
     info.iommu_group = text::number<int>(std::string_view(*group).substr(group->rfind('/') + 1));
   if (const auto target = devices.link(name.c_str())) fill_from_link(info, *target);
-  std::array<std::uint8_t, 64> header;
-  if (devices.read_bytes((base + "config").c_str(), header.data(), header.size()) == 64) {
-    info.revision = header[0x08];
-    info.header_type = header[0x0e] & 0x7f;
-    info.multifunction = (header[0x0e] & 0x80) != 0;
-  }
   return true;
+}
+
+/// What configuration space tells beyond identity, from its bytes 8 to 15: that many are enough for a list, and each
+/// read of four costs a round to the device.
+void fill_from_header(PciDeviceInfo& info, std::span<const std::uint8_t, 8> from_8) {
+  info.revision = from_8[0];
+  info.header_type = from_8[6] & 0x7f;
+  info.multifunction = (from_8[6] & 0x80) != 0;
+}
+
+void fill_header(PciDeviceInfo& info, const KernelDirectory& devices, const std::string& name) {
+  std::array<std::uint8_t, 8> from_8;
+  if (devices.read_bytes((name + "/config").c_str(), from_8.data(), from_8.size(), 8) == 8)
+    fill_from_header(info, from_8);
+}
+
+/// All of configuration space that can be read. Where the first word of its upper part says that no capability is
+/// there, it ends with that word: hypervisors and slow buses make the other 3836 bytes the most expensive ones of a
+/// scan.
+ConfigSpace read_config(const KernelDirectory& devices, const std::string& path) {
+  constexpr std::size_t kConventional = 256;
+  std::array<std::uint8_t, ConfigSpace::kMaxSize> bytes;
+  const long low = devices.read_bytes(path.c_str(), bytes.data(), kConventional + 4);
+  if (low <= 0) return {};
+  const auto read = static_cast<std::size_t>(low);
+  ConfigSpace start({bytes.data(), read});
+  const std::uint32_t first = start.u32(kConventional);
+  if (!start.contains(kConventional, 4) || first == 0 || first == 0xffffffff) return start;
+  const long rest = devices.read_bytes(path.c_str(), bytes.data() + read, bytes.size() - read, low);
+  return ConfigSpace({bytes.data(), read + static_cast<std::size_t>(std::max(rest, 0L))});
 }
 
 /// sysfs `resource`: a line "start end flags" for each BAR, the ROM, then (with SR-IOV) the VF BARs.
@@ -92,8 +116,18 @@ void fill_bars(PciDeviceInfo& info, std::string_view resource) {
   }
 }
 
+/// Names in a device's own folder, looked for in it instead of by system calls that fail.
+class Present {
+ public:
+  explicit Present(std::vector<std::string> names) : names_(std::move(names)) {}  // sorted by list_directory
+  [[nodiscard]] bool has(std::string_view name) const { return std::ranges::binary_search(names_, name); }
+
+ private:
+  std::vector<std::string> names_;
+};
+
 /// What a driver made of the device: entries of the class folders below it, such as net/eth0.
-std::vector<std::string> class_children(const std::filesystem::path& device) {
+std::vector<std::string> class_children(const Present& present, const std::filesystem::path& device) {
   constexpr const char* kClasses[] = {"net",
                                       "nvme",
                                       "drm",
@@ -109,21 +143,25 @@ std::vector<std::string> class_children(const std::filesystem::path& device) {
                                       "dma",
                                       "graphics"};
   std::vector<std::string> children;
-  for (const char* name : kClasses)
+  for (const char* name : kClasses) {
+    if (!present.has(name)) continue;
     for (const std::string& child : list_directory(device / name)) children.push_back(std::string(name) + "/" + child);
+  }
   return children;
 }
 
 void fill_full(PciDeviceInfo& info, const KernelDirectory& devices, const std::string& name) {
   const std::string base = name + "/";
-  const auto read = [&](const char* attribute) { return devices.read((base + attribute).c_str()); };
+  const Present present(devices.list(name.c_str()));
+  const auto read = [&](const char* attribute) {
+    return present.has(attribute) ? devices.read((base + attribute).c_str()) : std::nullopt;
+  };
   const auto number = [&](const char* attribute) -> std::optional<long long> {
     const auto text = read(attribute);
     return text ? text::number<long long>(text::trim(*text)) : std::nullopt;
   };
-  std::array<std::uint8_t, ConfigSpace::kMaxSize> bytes;
-  if (const long length = devices.read_bytes((base + "config").c_str(), bytes.data(), bytes.size()); length > 0)
-    info.config = ConfigSpace({bytes.data(), static_cast<std::size_t>(length)});
+  info.config = read_config(devices, base + "config");
+  if (info.config.contains(8, 8)) fill_from_header(info, info.config.bytes().subspan<8, 8>());
   info.capabilities = walk_capabilities(info.config);
   info.serial_number = decode_serial_number(info.config, info.capabilities);
   info.sriov_total = static_cast<std::uint16_t>(number("sriov_totalvfs").value_or(0));
@@ -144,10 +182,10 @@ void fill_full(PciDeviceInfo& info, const KernelDirectory& devices, const std::s
     const auto address = PciAddress::parse(std::string_view(*target).substr(target->rfind('/') + 1));
     return address ? std::optional(*address) : std::nullopt;
   };
-  info.physical_function = address_of("physfn");
+  if (present.has("physfn")) info.physical_function = address_of("physfn");
   for (unsigned i = 0; i < info.sriov_num; ++i)
     if (const auto vf = address_of(fmt::format("virtfn{}", i))) info.virtual_functions.push_back(*vf);
-  if (!info.driver.empty()) info.children = class_children(devices.path() / name);
+  if (!info.driver.empty()) info.children = class_children(present, devices.path() / name);
 }
 
 }  // namespace
@@ -168,7 +206,10 @@ Result<std::vector<PciDeviceInfo>> scan_pci(const std::filesystem::path& sysfs, 
     PciDeviceInfo info;
     info.address = *address;
     if (!fill_basic(info, *devices, name)) continue;
-    if (detail == PciScanDetail::Full) fill_full(info, *devices, name);
+    if (detail == PciScanDetail::Full)
+      fill_full(info, *devices, name);
+    else
+      fill_header(info, *devices, name);
     found.push_back(std::move(info));
   }
   std::ranges::sort(found, {}, &PciDeviceInfo::address);

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <map>
+#include <vm_platform/passthrough.hpp>
 #include <vm_platform/sriov.hpp>
 
+#include "passthrough/devlink.hpp"
 #include "passthrough/sysfs.hpp"
 #include "passthrough/text.hpp"
 #include "passthrough/vf_config.hpp"
@@ -18,6 +20,16 @@ std::optional<std::uint32_t> read_number(const std::filesystem::path& path) {
   return content ? text::number<std::uint32_t>(text::trim(*content)) : std::nullopt;
 }
 
+/// The physical function's own interface: in switchdev mode those that stand for its functions (named pf0vf3 and so on)
+/// are beside it.
+std::string uplink_of(const std::filesystem::path& device) {
+  for (const std::string& interface : list_directory(device / "net")) {
+    const auto port = read_kernel_file(device / "net" / interface / "phys_port_name");
+    if (!port || (port->find("vf") == std::string::npos && port->find("sf") == std::string::npos)) return interface;
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<VfManager> VfManager::open(std::string_view name, const std::filesystem::path& sysfs) {
@@ -28,8 +40,7 @@ Result<VfManager> VfManager::open(std::string_view name, const std::filesystem::
     manager.address_ = *address;
     manager.name_ = address->to_string();
     manager.device_ = sysfs / "bus/pci/devices" / manager.name_;
-    const auto interfaces = list_directory(manager.device_ / "net");
-    if (!interfaces.empty()) manager.interface_ = interfaces.front();
+    manager.interface_ = uplink_of(manager.device_);
   } else {
     if (name.empty() || name.find('/') != std::string_view::npos)
       return fail(ErrorCode::InvalidArgument, "find physical function", std::string(name),
@@ -48,6 +59,11 @@ Result<VfManager> VfManager::open(std::string_view name, const std::filesystem::
                     .with_hint("SR-IOV may be off in the firmware setup or in the card's own"));
   }
   manager.driver_ = link_name(manager.device_ / "driver").value_or("");
+  if (sysfs == "/sys") {  // devlink is the running kernel's, whatever tree is looked at
+    const auto place = std::filesystem::canonical(manager.device_, error);
+    if (const auto bus = link_name(manager.device_ / "subsystem"); bus && !error)
+      manager.devlink_ = std::make_shared<const DevlinkHandle>(DevlinkHandle{*bus, place.filename().string()});
+  }
   return manager;
 }
 
@@ -123,17 +139,63 @@ Result<std::vector<VfState>> VfManager::list() const {
   if (interface_.empty() || functions.empty()) return functions;
   const auto without = query_vfs(interface_, false);
   if (!without) return fail(without.error());
-  if (without->functions.size() != without->count) {
-    return fail(ErrorCode::Io, "ask for the virtual functions of", interface_,
-                fmt::format("the kernel has {} and told of {}", without->count, without->functions.size()));
-  }
-  for (const VfLinkInfo& info : without->functions)
-    if (info.index < functions.size()) functions[info.index].config = info.config;
+  if (without->functions.size() == without->count)
+    for (const VfLinkInfo& info : without->functions)
+      if (info.index < functions.size()) functions[info.index].config = info.config;
   // Statistics make the list longer than its 16-bit length can say: then it wraps, and they are left out.
   if (const auto with = query_vfs(interface_, true); with && with->functions.size() == with->count)
     for (const VfLinkInfo& info : with->functions)
       if (info.index < functions.size()) functions[info.index].stats = info.stats;
+  if (auto leaves = devlink_leaves(); !leaves.empty()) {
+    for (const auto& [index, leaf] : leaves) {
+      if (index >= functions.size()) continue;
+      functions[index].config.rate = leaf.rate;
+      functions[index].config.rate_group = leaf.parent;
+    }
+  }
   return functions;
+}
+
+Result<void> VfManager::set(std::uint32_t index, const VfConfig& config) {
+  VfConfig over_link = config;
+  if ((config.rate || config.rate_group) && switchdev() == true) {
+    over_link.rate.reset();
+    over_link.rate_group.reset();
+    const auto leaves = devlink_leaves();
+    const auto leaf = leaves.find(index);
+    if (leaf == leaves.end()) {
+      return fail(ErrorCode::Unsupported, "set rate of", fmt::format("{} vf {}", name_, index),
+                  fmt::format("the driver {} has no rate object for it", driver_));
+    }
+    DevlinkRate wanted = leaf->second;
+    if (config.rate) wanted.rate = *config.rate;
+    if (config.rate_group) wanted.parent = *config.rate_group;
+    auto changed = change_devlink_rate(*devlink_, DevlinkRateChange::Set, wanted, config.rate.has_value(),
+                                       config.rate_group.has_value());
+    if (!changed) return changed;
+  } else if (config.rate_group) {
+    return fail(VmError(ErrorCode::Unsupported, "set rate group of", fmt::format("{} vf {}", name_, index),
+                        "the device is not in switchdev mode")
+                    .with_hint("vmp sriov set " + name_ + " --switchdev true"));
+  }
+  return over_link.empty() ? Result<void>{} : set_vf(interface_, driver_, index, over_link);
+}
+
+Result<void> VfManager::set_and_compare(std::uint32_t index, const VfConfig& config) {
+  const std::string subject = fmt::format("{} vf {}", name_, index);
+  if (auto done = set(index, config); !done) return done;
+  const auto now = list();
+  if (!now) return fail(now.error());
+  if (index >= now->size()) return fail(ErrorCode::Io, "read back", subject, "the kernel did not tell of it");
+  const VfConfig& actual = (*now)[index].config;
+  if (actual.empty()) return {};  // more functions than the kernel's list has room for
+  if (const auto differences = compare(config, actual); !differences.empty()) {
+    const VfDifference& first = differences.front();
+    return fail(VmError(ErrorCode::Io, "set " + first.name + " of", subject,
+                        fmt::format("asked for {}, the driver {} made it {}", first.wanted, driver_, first.actual))
+                    .with_hint("ask for what the hardware can do"));
+  }
+  return {};
 }
 
 Result<void> VfManager::apply(std::uint32_t index, const VfConfig& config) {
@@ -147,17 +209,97 @@ Result<void> VfManager::apply(std::uint32_t index, const VfConfig& config) {
     return fail(VmError(ErrorCode::Unsupported, "set up", subject, "it has no network interface on this host")
                     .with_hint("the physical function needs its network driver"));
   }
-  if (auto set = set_vf(interface_, driver_, index, config); !set) return set;
-  const auto now = query_vfs(interface_, false);
-  if (!now) return fail(now.error());
-  const auto found = std::ranges::find(now->functions, index, &VfLinkInfo::index);
-  if (found == now->functions.end()) return fail(ErrorCode::Io, "read back", subject, "the kernel did not tell of it");
-  if (const auto differences = compare(config, found->config); !differences.empty()) {
-    const VfDifference& first = differences.front();
-    return fail(ErrorCode::Io, "set " + first.name + " of", subject,
-                fmt::format("asked for {}, the driver {} made it {}", first.wanted, driver_, first.actual));
+  const auto before = list();
+  if (!before) return fail(before.error());
+  auto done = set_and_compare(index, config);
+  if (done) return done;
+  const VfConfig put_back = former(config, (*before)[index].config);
+  if (put_back.empty()) return done;  // nothing is known of the state before
+  const bool restored = set_and_compare(index, put_back).has_value();
+  return fail(
+      std::move(done.error())
+          .with_detail(make_error_code(restored ? PassthroughError::RolledBack : PassthroughError::RollbackFailed)));
+}
+
+std::map<std::uint32_t, DevlinkRate> VfManager::devlink_leaves() const {
+  std::map<std::uint32_t, DevlinkRate> leaves;
+  if (switchdev() != true) return leaves;
+  const auto ports = devlink_vf_ports(*devlink_);
+  const auto rates = devlink_rates(*devlink_);
+  if (!ports || !rates) return leaves;
+  std::map<std::uint32_t, std::uint32_t> vf_of_port;
+  for (const DevlinkVfPort& port : *ports) vf_of_port.emplace(port.port, port.vf);
+  for (const DevlinkRate& rate : *rates) {
+    const auto vf = rate.port ? vf_of_port.find(*rate.port) : vf_of_port.end();
+    if (vf != vf_of_port.end()) leaves.emplace(vf->second, rate);
   }
+  return leaves;
+}
+
+std::optional<bool> VfManager::switchdev() const { return devlink_ ? devlink_switchdev(*devlink_) : std::nullopt; }
+
+Result<void> VfManager::set_switchdev(bool on) {
+  const auto now = switchdev();
+  if (now == on) return {};
+  if (!now) {
+    return fail(ErrorCode::Unsupported, "set switchdev mode of", name_,
+                fmt::format("the driver {} has no eswitch", driver_.empty() ? "(none)" : driver_));
+  }
+  if (auto set = set_devlink_switchdev(*devlink_, on); !set) return set;
+  if (switchdev() != on) return fail(ErrorCode::Io, "set switchdev mode of", name_, "the driver did not change it");
   return {};
+}
+
+Result<std::vector<RateGroup>> VfManager::rate_groups() const {
+  std::vector<RateGroup> groups;
+  if (switchdev() != true) return groups;
+  const auto rates = devlink_rates(*devlink_);
+  if (!rates) return fail(rates.error());
+  for (const DevlinkRate& rate : *rates)
+    if (!rate.node.empty()) groups.push_back({rate.node, rate.rate});
+  return groups;
+}
+
+Result<void> VfManager::set_rate_group(const RateGroup& group) {
+  const std::string subject = fmt::format("{} of {}", group.name, name_);
+  if (switchdev() != true) {
+    return fail(VmError(ErrorCode::Unsupported, "set rate group", subject, "the device is not in switchdev mode")
+                    .with_hint("vmp sriov set " + name_ + " --switchdev true"));
+  }
+  const auto find = [&]() -> Result<std::optional<RateGroup>> {
+    const auto groups = rate_groups();
+    if (!groups) return fail(groups.error());
+    const auto found = std::ranges::find(*groups, group.name, &RateGroup::name);
+    return found == groups->end() ? std::nullopt : std::optional(*found);
+  };
+  const auto before = find();
+  if (!before) return fail(before.error());
+  if (*before == group) return {};
+  const DevlinkRate object{std::nullopt, group.name, {}, group.rate};
+  // The kernel refuses a new node with rates that the driver rounds, so it is made first and then set.
+  const bool is_new = !before->has_value();
+  if (is_new) {
+    if (auto made = change_devlink_rate(*devlink_, DevlinkRateChange::New, object, false, false); !made) return made;
+  }
+  auto set = change_devlink_rate(*devlink_, DevlinkRateChange::Set, object, true, false);
+  const auto after = find();
+  if (set && after && *after == group) return {};
+  if (is_new) {
+    (void)change_devlink_rate(*devlink_, DevlinkRateChange::Delete, object, false, false);
+  } else {
+    (void)change_devlink_rate(*devlink_, DevlinkRateChange::Set, {std::nullopt, group.name, {}, (*before)->rate}, true,
+                              false);
+  }
+  if (!set) return set;
+  return fail(ErrorCode::Io, "set rate group", subject,
+              fmt::format("asked for {} to {} Mbit/s, the driver {} made it something else", group.rate.min_rate,
+                          group.rate.max_rate, driver_));
+}
+
+Result<void> VfManager::delete_rate_group(const std::string& name) {
+  if (switchdev() != true)
+    return fail(ErrorCode::NotFound, "delete rate group", name, "the device is not in switchdev mode");
+  return change_devlink_rate(*devlink_, DevlinkRateChange::Delete, {std::nullopt, name, {}, {}}, false, false);
 }
 
 Result<std::vector<VfManager>> SriovVfManager::physical_functions() const {
@@ -176,53 +318,6 @@ Result<std::vector<VfManager>> SriovVfManager::physical_functions() const {
     if (auto manager = VfManager::open(name, sysfs_)) found.push_back(std::move(*manager));
   }
   return found;
-}
-
-namespace {
-
-Result<std::vector<SriovChange>> walk(const std::vector<SriovDeclaration>& wanted, const std::filesystem::path& sysfs,
-                                      bool change) {
-  std::vector<SriovChange> changes;
-  for (const SriovDeclaration& declaration : wanted) {
-    auto manager = VfManager::open(declaration.physical_function, sysfs);
-    if (!manager) return fail(manager.error());
-    const std::uint32_t before = manager->count();
-    if (before != declaration.count) {
-      changes.push_back({fmt::format("{}: virtual functions {} -> {}", manager->name(), before, declaration.count)});
-    }
-    if (change) {
-      if (auto resized = manager->resize(declaration.count, declaration.autoprobe); !resized)
-        return fail(resized.error());
-    }
-    std::map<std::uint32_t, VfConfig> now;
-    if (before == declaration.count || change) {
-      const auto functions = manager->list();
-      if (!functions) return fail(functions.error());
-      for (const VfState& function : *functions) now.emplace(function.id.index, function.config);
-    }
-    for (const auto& [index, config] : declaration.functions) {
-      const auto differences = compare(config, now[index]);
-      for (const VfDifference& difference : differences)
-        changes.push_back({fmt::format("{} vf {}: {} {} -> {}", manager->name(), index, difference.name,
-                                       difference.actual, difference.wanted)});
-      if (change && !differences.empty()) {
-        if (auto applied = manager->apply(index, config); !applied) return fail(applied.error());
-      }
-    }
-  }
-  return changes;
-}
-
-}  // namespace
-
-Result<std::vector<SriovChange>> diff_sriov(const std::vector<SriovDeclaration>& wanted,
-                                            const std::filesystem::path& sysfs) {
-  return walk(wanted, sysfs, false);
-}
-
-Result<std::vector<SriovChange>> converge_sriov(const std::vector<SriovDeclaration>& wanted,
-                                                const std::filesystem::path& sysfs) {
-  return walk(wanted, sysfs, true);
 }
 
 }  // namespace vm_platform

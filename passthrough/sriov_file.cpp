@@ -2,7 +2,7 @@
 #include <fmt/format.h>
 #include <yaml.h>
 
-#include <memory>
+#include <algorithm>
 #include <set>
 #include <type_traits>
 #include <vm_platform/sriov.hpp>
@@ -151,6 +151,16 @@ Result<void> read_setting(const std::string& key, const Node& node, VfConfig& co
   if (key == "trust") return store(config.trust, yes_or_no(node));
   if (key == "spoof_check") return store(config.spoof_check, yes_or_no(node));
   if (key == "rss_query") return store(config.rss_query, yes_or_no(node));
+  if (key == "node_guid" || key == "port_guid") {
+    const auto guid = VfGuid::parse(node.text);
+    if (!guid) return complain(node.line, fmt::format("'{}': {}", node.text, guid.error().reason()));
+    (key == "node_guid" ? config.node_guid : config.port_guid) = *guid;
+    return {};
+  }
+  if (key == "rate_group") {
+    config.rate_group = node.text;
+    return {};
+  }
   if (key == "link") {
     constexpr std::string_view kStates[] = {"auto", "enable", "disable"};
     for (std::uint8_t i = 0; i < 3; ++i) {
@@ -161,6 +171,31 @@ Result<void> read_setting(const std::string& key, const Node& node, VfConfig& co
     return complain(node.line, "link is auto, enable or disable");
   }
   return complain(node.line, fmt::format("unknown setting '{}'", key));
+}
+
+Result<std::vector<RateGroup>> read_rate_groups(const Node& list) {
+  if (list.kind != Node::Kind::List) return complain(list.line, "rate_groups is a list");
+  std::vector<RateGroup> groups;
+  for (const Node& entry : list.items) {
+    if (entry.kind != Node::Kind::Map) return complain(entry.line, "expected name, min_rate and max_rate");
+    RateGroup group;
+    for (std::size_t i = 0; i < entry.items.size(); ++i) {
+      const std::string& key = entry.names[i];
+      const Node& value = entry.items[i];
+      Result<void> stored;
+      if (key == "name")
+        group.name = value.text;
+      else if (key == "min_rate" || key == "max_rate")
+        stored = store(key == "min_rate" ? group.rate.min_rate : group.rate.max_rate, number(value, UINT32_MAX));
+      else
+        return complain(value.line, fmt::format("unknown key '{}'", key));
+      if (!stored) return fail(stored.error());
+    }
+    const bool known = std::ranges::find(groups, group.name, &RateGroup::name) != groups.end();
+    if (group.name.empty() || known) return complain(entry.line, "a rate group needs a name of its own");
+    groups.push_back(std::move(group));
+  }
+  return groups;
 }
 
 Result<SriovDeclaration> read_physical_function(const Node& node) {
@@ -178,6 +213,12 @@ Result<SriovDeclaration> read_physical_function(const Node& node) {
       counted = true;
     } else if (key == "autoprobe") {
       if (auto stored = store(declaration.autoprobe, yes_or_no(value)); !stored) return fail(stored.error());
+    } else if (key == "switchdev") {
+      if (auto stored = store(declaration.switchdev, yes_or_no(value)); !stored) return fail(stored.error());
+    } else if (key == "rate_groups") {
+      auto groups = read_rate_groups(value);
+      if (!groups) return fail(groups.error());
+      declaration.rate_groups = std::move(*groups);
     } else if (key == "vfs") {
       functions = &value;
     } else {

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -56,10 +57,10 @@ Result<KernelDirectory> KernelDirectory::open(const std::filesystem::path& path)
   return directory;
 }
 
-long KernelDirectory::read_bytes(const char* name, void* buffer, std::size_t capacity) const {
+long KernelDirectory::read_bytes(const char* name, void* buffer, std::size_t capacity, long offset) const {
   const Descriptor file(::openat(directory_.get(), name, O_RDONLY | O_CLOEXEC));
   if (!file.valid()) return -1;
-  return ::read(file.get(), buffer, capacity);
+  return offset == 0 ? ::read(file.get(), buffer, capacity) : ::pread(file.get(), buffer, capacity, offset);
 }
 
 std::optional<std::string> KernelDirectory::read(const char* name) const {
@@ -74,9 +75,9 @@ std::optional<std::string> KernelDirectory::link(const char* name) const { retur
 
 bool KernelDirectory::exists(const char* name) const { return ::faccessat(directory_.get(), name, F_OK, 0) == 0; }
 
-std::vector<std::string> KernelDirectory::list() const {
+std::vector<std::string> KernelDirectory::list(const char* name) const {
   // A descriptor of its own, because reading a directory moves the descriptor's position.
-  const int descriptor = ::openat(directory_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const int descriptor = ::openat(directory_.get(), name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0) return {};
   DIR* opened = ::fdopendir(descriptor);
   if (opened == nullptr) ::close(descriptor);
@@ -86,13 +87,22 @@ std::vector<std::string> KernelDirectory::list() const {
 Result<std::string> read_kernel_file(const std::filesystem::path& path) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file.valid()) return fail(VmError::from_os(errno, "open", path.string()));
+  // Files of the kernel have no size of their own to go by; large ones on disk (pci.ids) should not be copied about.
+  struct stat status;
+  std::size_t room = 4096;
+  if (::fstat(file.get(), &status) == 0 && status.st_size > 4096) room = static_cast<std::size_t>(status.st_size) + 1;
   std::string content;
-  std::array<char, 65536> buffer;
+  std::size_t length = 0;
   for (;;) {
-    const ssize_t length = ::read(file.get(), buffer.data(), buffer.size());
-    if (length < 0) return fail(VmError::from_os(errno, "read", path.string()));
-    if (length == 0) return content;
-    content.append(buffer.data(), static_cast<std::size_t>(length));
+    ssize_t got = 0;
+    content.resize_and_overwrite(length + room, [&](char* buffer, std::size_t size) {
+      got = ::read(file.get(), buffer + length, size - length);
+      return length + static_cast<std::size_t>(std::max<ssize_t>(got, 0));
+    });
+    if (got < 0) return fail(VmError::from_os(errno, "read", path.string()));
+    if (got == 0) return content;
+    length = content.size();
+    room = std::max<std::size_t>(room - std::min(room, static_cast<std::size_t>(got)), 4096);
   }
 }
 

@@ -34,12 +34,13 @@ class KernelDirectory {
 
   /// The file's text without the final newline; nothing where it is not there or not readable.
   [[nodiscard]] std::optional<std::string> read(const char* name) const;
-  /// Up to `capacity` bytes into `buffer`; how many, or -1.
-  [[nodiscard]] long read_bytes(const char* name, void* buffer, std::size_t capacity) const;
+  /// Up to `capacity` bytes from `offset` on into `buffer`; how many, or -1.
+  [[nodiscard]] long read_bytes(const char* name, void* buffer, std::size_t capacity, long offset = 0) const;
   /// Where a symbolic link points; nothing where it is not one.
   [[nodiscard]] std::optional<std::string> link(const char* name) const;
   [[nodiscard]] bool exists(const char* name) const;
-  [[nodiscard]] std::vector<std::string> list() const;
+  /// Names in the directory, or in one below it, sorted.
+  [[nodiscard]] std::vector<std::string> list(const char* name = ".") const;
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
  private:

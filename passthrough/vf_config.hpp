@@ -14,4 +14,7 @@ struct VfDifference {
 /// The settings of `wanted` that `actual` does not have.
 [[nodiscard]] std::vector<VfDifference> compare(const VfConfig& wanted, const VfConfig& actual);
 
+/// What `before` says of the settings that `asked` changes: what putting them back takes.
+[[nodiscard]] VfConfig former(const VfConfig& asked, const VfConfig& before);
+
 }  // namespace vm_platform

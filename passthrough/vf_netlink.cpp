@@ -11,7 +11,8 @@
 #include <cerrno>
 #include <cstring>
 #include <functional>
-#include <memory>
+
+#include "passthrough/netlink.hpp"
 
 namespace vm_platform {
 namespace {
@@ -21,35 +22,8 @@ namespace {
 constexpr std::uint32_t RTEXT_FILTER_SKIP_STATS = 1 << 3;
 #endif
 
-/// Reads attributes by hand and not by libmnl's macros, which trust the lengths that they are given.
-struct Attribute {
-  std::uint16_t type = 0;
-  std::span<const std::byte> payload;
-
-  template <typename T>
-  [[nodiscard]] std::optional<T> as() const {
-    if (payload.size() < sizeof(T)) return std::nullopt;
-    T value;
-    std::memcpy(&value, payload.data(), sizeof(T));
-    return value;
-  }
-};
-
-/// Visits each attribute; false where a length does not fit.
-bool each_attribute(std::span<const std::byte> bytes, const std::function<void(const Attribute&)>& visit) {
-  while (bytes.size() >= sizeof(nlattr)) {
-    nlattr header;
-    std::memcpy(&header, bytes.data(), sizeof header);
-    if (header.nla_len < sizeof header || header.nla_len > bytes.size()) return false;
-    visit({static_cast<std::uint16_t>(header.nla_type & NLA_TYPE_MASK),
-           bytes.subspan(sizeof header, header.nla_len - sizeof header)});
-    bytes = bytes.subspan(std::min<std::size_t>(bytes.size(), NLA_ALIGN(header.nla_len)));
-  }
-  return true;
-}
-
-void read_stats(const Attribute& nest, VfPerfStats& stats) {
-  each_attribute(nest.payload, [&](const Attribute& counter) {
+void read_stats(const NetlinkAttribute& nest, VfPerfStats& stats) {
+  each_attribute(nest.payload, [&](const NetlinkAttribute& counter) {
     const auto value = counter.as<std::uint64_t>();
     if (!value) return;
     switch (counter.type) {
@@ -72,7 +46,7 @@ std::optional<bool> flag(std::uint32_t setting) {
   return setting == 1;
 }
 
-void read_setting(const Attribute& attribute, VfLinkInfo& info) {
+void read_setting(const NetlinkAttribute& attribute, VfLinkInfo& info) {
   switch (attribute.type) {
     case IFLA_VF_MAC:
       if (const auto mac = attribute.as<ifla_vf_mac>()) {
@@ -88,7 +62,7 @@ void read_setting(const Attribute& attribute, VfLinkInfo& info) {
       }
       break;
     case IFLA_VF_VLAN_LIST:
-      each_attribute(attribute.payload, [&](const Attribute& entry) {
+      each_attribute(attribute.payload, [&](const NetlinkAttribute& entry) {
         const auto vlan = entry.as<ifla_vf_vlan_info>();
         if (entry.type != IFLA_VF_VLAN_INFO || !vlan) return;
         info.config.vlan = VlanConfig{static_cast<std::uint16_t>(vlan->vlan), static_cast<std::uint8_t>(vlan->qos),
@@ -112,6 +86,12 @@ void read_setting(const Attribute& attribute, VfLinkInfo& info) {
       if (const auto value = attribute.as<ifla_vf_link_state>(); value && value->link_state <= 2)
         info.config.link = static_cast<VfLinkState>(value->link_state);
       break;
+    case IFLA_VF_IB_NODE_GUID:
+    case IFLA_VF_IB_PORT_GUID:
+      if (const auto value = attribute.as<ifla_vf_guid>()) {
+        (attribute.type == IFLA_VF_IB_NODE_GUID ? info.config.node_guid : info.config.port_guid) = VfGuid{value->guid};
+      }
+      break;
     case IFLA_VF_STATS:
       info.stats.emplace();
       read_stats(attribute, *info.stats);
@@ -120,62 +100,11 @@ void read_setting(const Attribute& attribute, VfLinkInfo& info) {
   }
 }
 
-struct CloseSocket {
-  void operator()(mnl_socket* socket) const { ::mnl_socket_close(socket); }
-};
-using Socket = std::unique_ptr<mnl_socket, CloseSocket>;
-
-/// A request under construction, for one interface.
-class Request {
- public:
-  Request(std::uint16_t type, unsigned interface_index) : buffer_(1024) {
-    header_ = ::mnl_nlmsg_put_header(buffer_.data());
-    header_->nlmsg_type = type;
-    header_->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
-    header_->nlmsg_seq = 1;
-    auto* info = static_cast<ifinfomsg*>(::mnl_nlmsg_put_extra_header(header_, sizeof(ifinfomsg)));
-    info->ifi_family = AF_UNSPEC;
-    info->ifi_index = static_cast<int>(interface_index);
-  }
-  [[nodiscard]] nlmsghdr* header() { return header_; }
-
- private:
-  std::vector<std::byte> buffer_;
-  nlmsghdr* header_ = nullptr;
-};
-
-/// Sends, and gives the RTM_NEWLINK answer (empty for those that only acknowledge) or the kernel's error number.
-std::expected<std::vector<std::byte>, int> exchange(Request& request) {
-  const Socket socket(::mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC));
-  if (socket == nullptr || ::mnl_socket_bind(socket.get(), 0, MNL_SOCKET_AUTOPID) < 0) return std::unexpected(errno);
-  if (::mnl_socket_sendto(socket.get(), request.header(), request.header()->nlmsg_len) < 0)
-    return std::unexpected(errno);
-  std::vector<std::byte> answer;
-  for (;;) {
-    // Hundreds of functions make a message larger than any fixed buffer: ask for its size first.
-    const ssize_t size = ::recv(::mnl_socket_get_fd(socket.get()), nullptr, 0, MSG_PEEK | MSG_TRUNC);
-    if (size < 0 && errno == EINTR) continue;
-    if (size < 0) return std::unexpected(errno);
-    std::vector<std::byte> buffer(static_cast<std::size_t>(size));
-    const ssize_t length = ::recv(::mnl_socket_get_fd(socket.get()), buffer.data(), buffer.size(), 0);
-    if (length < 0) return std::unexpected(errno);
-    buffer.resize(static_cast<std::size_t>(length));
-    std::span<const std::byte> rest = buffer;
-    while (rest.size() >= sizeof(nlmsghdr)) {
-      nlmsghdr header;
-      std::memcpy(&header, rest.data(), sizeof header);
-      if (header.nlmsg_len < sizeof header || header.nlmsg_len > rest.size()) return std::unexpected(EBADMSG);
-      if (header.nlmsg_type == NLMSG_ERROR) {
-        int error = EBADMSG;
-        if (header.nlmsg_len >= sizeof header + sizeof error)
-          std::memcpy(&error, rest.data() + sizeof header, sizeof error);
-        if (error != 0) return std::unexpected(-error);
-        return answer;
-      }
-      if (header.nlmsg_type == RTM_NEWLINK) answer.assign(rest.begin(), rest.begin() + header.nlmsg_len);
-      rest = rest.subspan(std::min<std::size_t>(rest.size(), NLMSG_ALIGN(header.nlmsg_len)));
-    }
-  }
+NetlinkRequest link_request(std::uint16_t type, unsigned interface_index) {
+  ifinfomsg info{};
+  info.ifi_family = AF_UNSPEC;
+  info.ifi_index = static_cast<int>(interface_index);
+  return {type, 0, std::as_bytes(std::span(&info, 1))};
 }
 
 Result<unsigned> index_of(const std::string& interface) {
@@ -191,13 +120,13 @@ Result<VfLinkReply> parse_vf_link(std::span<const std::byte> message) {
   constexpr std::size_t kHead = NLMSG_HDRLEN + NLMSG_ALIGN(sizeof(ifinfomsg));
   if (message.size() < kHead) return damaged();
   VfLinkReply reply;
-  const bool whole = each_attribute(message.subspan(kHead), [&](const Attribute& attribute) {
+  const bool whole = each_attribute(message.subspan(kHead), [&](const NetlinkAttribute& attribute) {
     if (attribute.type == IFLA_NUM_VF) reply.count = attribute.as<std::uint32_t>().value_or(0);
     if (attribute.type != IFLA_VFINFO_LIST) return;
-    each_attribute(attribute.payload, [&](const Attribute& entry) {
+    each_attribute(attribute.payload, [&](const NetlinkAttribute& entry) {
       if (entry.type != IFLA_VF_INFO) return;
       VfLinkInfo info;
-      each_attribute(entry.payload, [&](const Attribute& setting) { read_setting(setting, info); });
+      each_attribute(entry.payload, [&](const NetlinkAttribute& setting) { read_setting(setting, info); });
       reply.functions.push_back(std::move(info));
     });
   });
@@ -208,70 +137,91 @@ Result<VfLinkReply> parse_vf_link(std::span<const std::byte> message) {
 Result<VfLinkReply> query_vfs(const std::string& interface, bool with_stats) {
   const auto index = index_of(interface);
   if (!index) return fail(index.error());
-  Request request(RTM_GETLINK, *index);
-  ::mnl_attr_put_u32(request.header(), IFLA_EXT_MASK, RTEXT_FILTER_VF | (with_stats ? 0 : RTEXT_FILTER_SKIP_STATS));
-  const auto answer = exchange(request);
-  if (!answer) return fail(VmError::from_os(answer.error(), "ask for the virtual functions of", interface));
-  return parse_vf_link(*answer);
+  NetlinkRequest request = link_request(RTM_GETLINK, *index);
+  request.put(IFLA_EXT_MASK, std::uint32_t{RTEXT_FILTER_VF | (with_stats ? 0U : RTEXT_FILTER_SKIP_STATS)});
+  const auto answer = netlink_exchange(NETLINK_ROUTE, request);
+  if (!answer) return fail(VmError::from_os(answer.error().number, "ask for the virtual functions of", interface));
+  if (answer->size() != 1)
+    return fail(ErrorCode::Io, "ask for the virtual functions of", interface, "the kernel gave no answer");
+  return parse_vf_link(answer->front());
 }
+
+namespace {
+
+/// One setting of one virtual function, in a message of its own so that the one that fails is known.
+class VfSetting {
+ public:
+  VfSetting(const std::string& interface, const std::string& driver, unsigned interface_index, std::uint32_t vf)
+      : interface_(interface), driver_(driver), index_(interface_index), vf_(vf) {}
+
+  template <typename T>
+  Result<void> set(const char* what, std::uint16_t type, const T& value) const {
+    return send(what, [&](NetlinkRequest& request) { request.put(type, value); });
+  }
+  Result<void> send(const char* what, const std::function<void(NetlinkRequest&)>& put) const {
+    NetlinkRequest request = link_request(RTM_SETLINK, index_);
+    nlattr* list = ::mnl_attr_nest_start(request.header(), IFLA_VFINFO_LIST);
+    nlattr* info = ::mnl_attr_nest_start(request.header(), IFLA_VF_INFO);
+    put(request);
+    ::mnl_attr_nest_end(request.header(), info);
+    ::mnl_attr_nest_end(request.header(), list);
+    const auto answer = netlink_exchange(NETLINK_ROUTE, request);
+    if (answer) return {};
+    return fail(refusal(answer.error(), fmt::format("{} of {} vf {}", what, interface_, vf_)));
+  }
+
+ private:
+  [[nodiscard]] VmError refusal(const NetlinkError& error, const std::string& subject) const {
+    const std::string words = error.words.empty() ? "" : fmt::format(" (it says: {})", error.words);
+    if (error.number == EOPNOTSUPP)
+      return {ErrorCode::Unsupported, "set", subject, fmt::format("the driver {} cannot{}", driver_, words)};
+    auto refused = VmError::from_os(error.number, "set", subject);
+    if (error.words.empty()) return refused;
+    return {refused.code(), "set", subject, fmt::format("{}: {}", refused.reason(), error.words)};
+  }
+
+  const std::string& interface_;
+  const std::string& driver_;
+  unsigned index_;
+  std::uint32_t vf_;
+};
+
+}  // namespace
 
 Result<void> set_vf(const std::string& interface, const std::string& driver, std::uint32_t vf, const VfConfig& config) {
   const auto index = index_of(interface);
   if (!index) return fail(index.error());
-  const auto set = [&](const char* what, const std::function<void(nlmsghdr*)>& put) -> Result<void> {
-    Request request(RTM_SETLINK, *index);
-    nlattr* list = ::mnl_attr_nest_start(request.header(), IFLA_VFINFO_LIST);
-    nlattr* info = ::mnl_attr_nest_start(request.header(), IFLA_VF_INFO);
-    put(request.header());
-    ::mnl_attr_nest_end(request.header(), info);
-    ::mnl_attr_nest_end(request.header(), list);
-    if (const auto answer = exchange(request); !answer) {
-      const std::string subject = fmt::format("{} of {} vf {}", what, interface, vf);
-      if (answer.error() == EOPNOTSUPP)
-        return fail(ErrorCode::Unsupported, "set", subject, fmt::format("the driver {} cannot", driver));
-      return fail(VmError::from_os(answer.error(), "set", subject));
-    }
-    return {};
-  };
-  const auto put = [](nlmsghdr* header, std::uint16_t type, const auto& value) {
-    ::mnl_attr_put(header, type, sizeof value, &value);
-  };
+  const VfSetting one(interface, driver, *index, vf);
   Result<void> done;
   if (config.mac) {
     ifla_vf_mac value{};
     value.vf = vf;
     std::memcpy(value.mac, config.mac->address.data(), 6);
-    done = set("MAC address", [&](nlmsghdr* header) { put(header, IFLA_VF_MAC, value); });
+    done = one.set("MAC address", IFLA_VF_MAC, value);
   }
   if (done && config.vlan) {
     const ifla_vf_vlan_info value{vf, config.vlan->id, config.vlan->qos,
                                   htons(static_cast<std::uint16_t>(config.vlan->protocol))};
-    done = set("VLAN", [&](nlmsghdr* header) {
-      nlattr* list = ::mnl_attr_nest_start(header, IFLA_VF_VLAN_LIST);
-      put(header, IFLA_VF_VLAN_INFO, value);
-      ::mnl_attr_nest_end(header, list);
+    done = one.send("VLAN", [&](NetlinkRequest& request) {
+      nlattr* list = ::mnl_attr_nest_start(request.header(), IFLA_VF_VLAN_LIST);
+      request.put(IFLA_VF_VLAN_INFO, value);
+      ::mnl_attr_nest_end(request.header(), list);
     });
   }
-  if (done && config.rate) {
-    const ifla_vf_rate value{vf, config.rate->min_rate, config.rate->max_rate};
-    done = set("rate", [&](nlmsghdr* header) { put(header, IFLA_VF_RATE, value); });
-  }
-  if (done && config.spoof_check) {
-    const ifla_vf_spoofchk value{vf, *config.spoof_check};
-    done = set("spoof check", [&](nlmsghdr* header) { put(header, IFLA_VF_SPOOFCHK, value); });
-  }
-  if (done && config.trust) {
-    const ifla_vf_trust value{vf, *config.trust};
-    done = set("trust", [&](nlmsghdr* header) { put(header, IFLA_VF_TRUST, value); });
-  }
-  if (done && config.rss_query) {
-    const ifla_vf_rss_query_en value{vf, *config.rss_query};
-    done = set("RSS query", [&](nlmsghdr* header) { put(header, IFLA_VF_RSS_QUERY_EN, value); });
-  }
+  if (done && config.rate)
+    done = one.set("rate", IFLA_VF_RATE, ifla_vf_rate{vf, config.rate->min_rate, config.rate->max_rate});
+  if (done && config.spoof_check)
+    done = one.set("spoof check", IFLA_VF_SPOOFCHK, ifla_vf_spoofchk{vf, *config.spoof_check});
+  if (done && config.trust) done = one.set("trust", IFLA_VF_TRUST, ifla_vf_trust{vf, *config.trust});
+  if (done && config.rss_query)
+    done = one.set("RSS query", IFLA_VF_RSS_QUERY_EN, ifla_vf_rss_query_en{vf, *config.rss_query});
   if (done && config.link) {
-    const ifla_vf_link_state value{vf, static_cast<std::uint32_t>(*config.link)};
-    done = set("link state", [&](nlmsghdr* header) { put(header, IFLA_VF_LINK_STATE, value); });
+    done = one.set("link state", IFLA_VF_LINK_STATE, ifla_vf_link_state{vf, static_cast<std::uint32_t>(*config.link)});
   }
+  if (done && config.node_guid)
+    done = one.set("node GUID", IFLA_VF_IB_NODE_GUID, ifla_vf_guid{vf, config.node_guid->value});
+  if (done && config.port_guid)
+    done = one.set("port GUID", IFLA_VF_IB_PORT_GUID, ifla_vf_guid{vf, config.port_guid->value});
   return done;
 }
 

@@ -1,9 +1,7 @@
 #include "passthrough/vfio_container.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/vfio.h>
-#include <sys/resource.h>
 
 #include <array>
 #include <cerrno>
@@ -11,31 +9,23 @@
 
 #include "guest/guest_memory.hpp"
 #include "passthrough/vfio_caps.hpp"
-#include "passthrough/vfio_ioctl.hpp"
 
 namespace vm_platform {
-namespace {
 
-std::string range_text(Iova iova, std::uint64_t size) {
-  return fmt::format("{:#x} bytes at IOVA {:#x}", size, iova.value);
-}
-
-}  // namespace
-
-Result<std::unique_ptr<Type1Container>> Type1Container::open(const std::filesystem::path& dev) {
+Result<std::unique_ptr<Type1Container>> Type1Container::open(VfioSystem& system, const std::filesystem::path& dev) {
   const auto path = dev / "vfio";
-  auto container = std::make_unique<Type1Container>();
-  container->descriptor_ = Descriptor(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  auto container = std::make_unique<Type1Container>(system);
+  container->descriptor_ = Descriptor(system.open(path.c_str()));
   if (!container->descriptor_.valid()) {
     const int error = errno;
     const char* hint = "load the driver with `modprobe vfio-pci`; `vmp iommu groups` says what else is missing";
     if (error == EACCES || error == EPERM) hint = "run as root, or let `vmp passthrough setup` give your group access";
     return fail(VmError::from_os(error, "open", path.string()).with_hint(hint));
   }
-  const int version = vfio_ioctl(container->descriptor(), VFIO_GET_API_VERSION, 0);
+  const int version = system.ioctl_value(container->descriptor(), VFIO_GET_API_VERSION, 0);
   if (version != VFIO_API_VERSION)
     return fail(ErrorCode::Unsupported, "open", path.string(), fmt::format("VFIO API version {}", version));
-  if (vfio_ioctl(container->descriptor(), VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) <= 0) {
+  if (system.ioctl_value(container->descriptor(), VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) <= 0) {
     return fail(VmError(ErrorCode::Unsupported, "open", path.string(), "no type 1 IOMMU support")
                     .with_hint("load it with `modprobe vfio_iommu_type1`"));
   }
@@ -44,7 +34,7 @@ Result<std::unique_ptr<Type1Container>> Type1Container::open(const std::filesyst
 
 Result<void> Type1Container::set_iommu() {
   if (iommu_set_) return {};
-  if (vfio_ioctl(descriptor(), VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) < 0) {
+  if (system_.ioctl_value(descriptor(), VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) < 0) {
     const int error = errno;
     auto failure = VmError::from_os(error, "set IOMMU of", "VFIO container");
     if (error == EPERM) {
@@ -60,47 +50,20 @@ Result<void> Type1Container::set_iommu() {
 }
 
 Result<void> Type1Container::map(Iova iova, std::span<std::byte> memory, DmaAccess access) {
-  const std::string subject = range_text(iova, memory.size());
-  const auto host = reinterpret_cast<std::uintptr_t>(memory.data());
-  if (memory.empty() || ((iova.value | host | memory.size()) & (kPageSize - 1)) != 0 ||
-      iova.value + (memory.size() - 1) < iova.value) {
-    return fail(ErrorCode::InvalidArgument, "map for DMA", subject, "empty, not page-aligned, or past the end");
-  }
+  if (auto checked = DmaAccount::check(iova, memory); !checked) return checked;
   vfio_iommu_type1_dma_map map{};
   map.argsz = sizeof map;
   if ((static_cast<unsigned>(access) & 1) != 0) map.flags |= VFIO_DMA_MAP_FLAG_READ;
   if ((static_cast<unsigned>(access) & 2) != 0) map.flags |= VFIO_DMA_MAP_FLAG_WRITE;
-  map.vaddr = host;
+  map.vaddr = reinterpret_cast<std::uintptr_t>(memory.data());
   map.iova = iova.value;
   map.size = memory.size();
-  if (vfio_ioctl(descriptor(), VFIO_IOMMU_MAP_DMA, &map) == 0) {
-    mapped_.emplace(iova.value, memory.size());
-    return {};
+  if (system_.ioctl(descriptor(), VFIO_IOMMU_MAP_DMA, &map) < 0) {
+    const int error = errno;
+    return fail(account_.explain(error, iova, memory.size(), limits().valid));
   }
-  const int error = errno;
-  auto failure = VmError::from_os(error, "map for DMA", subject);
-  if (error == ENOMEM) {
-    rlimit limit{};
-    ::getrlimit(RLIMIT_MEMLOCK, &limit);
-    std::uint64_t total = memory.size();
-    for (const auto& [start, size] : mapped_) total += size;
-    if (limit.rlim_cur != RLIM_INFINITY && total > limit.rlim_cur) {
-      return fail(std::move(failure).with_hint(fmt::format(
-          "DMA pins memory and this process may lock {} KiB in all but needs {} KiB: raise it with `ulimit -l {}` or "
-          "`vmp passthrough setup`",
-          limit.rlim_cur / 1024, total / 1024, total / 1024)));
-    }
-    return fail(std::move(failure).with_hint("not enough free memory to pin"));
-  }
-  if (error == EINVAL) {
-    for (const IovaRange& range : limits().valid)
-      if (iova.value >= range.first && iova.value + (memory.size() - 1) <= range.last) return fail(std::move(failure));
-    return fail(std::move(failure).with_hint(
-        "it touches a range the platform reserves (such as the MSI window at 0xfee00000): see `vmp iommu groups`"));
-  }
-  if (error == EEXIST)
-    return fail(ErrorCode::Status, "map for DMA", subject, "part of it is mapped already; unmap that first");
-  return fail(std::move(failure));
+  account_.add(iova, memory.size());
+  return {};
 }
 
 Result<std::uint64_t> Type1Container::unmap(Iova iova, std::uint64_t size) {
@@ -108,10 +71,9 @@ Result<std::uint64_t> Type1Container::unmap(Iova iova, std::uint64_t size) {
   unmap.argsz = sizeof unmap;
   unmap.iova = iova.value;
   unmap.size = size;
-  if (vfio_ioctl(descriptor(), VFIO_IOMMU_UNMAP_DMA, &unmap) < 0)
+  if (system_.ioctl(descriptor(), VFIO_IOMMU_UNMAP_DMA, &unmap) < 0)
     return fail(VmError::from_os(errno, "unmap from DMA", range_text(iova, size)));
-  const auto first = mapped_.lower_bound(iova.value);
-  mapped_.erase(first, mapped_.lower_bound(iova.value + size));
+  account_.remove(iova, size);
   return unmap.size;
 }
 
@@ -119,7 +81,7 @@ Result<void> Type1Container::track_dirty(bool on) {
   vfio_iommu_type1_dirty_bitmap request{};
   request.argsz = sizeof request;
   request.flags = on ? VFIO_IOMMU_DIRTY_PAGES_FLAG_START : VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP;
-  if (vfio_ioctl(descriptor(), VFIO_IOMMU_DIRTY_PAGES, &request) < 0) {
+  if (system_.ioctl(descriptor(), VFIO_IOMMU_DIRTY_PAGES, &request) < 0) {
     if (errno == ENOTTY)
       return fail(ErrorCode::Unsupported, "track pages written by", "VFIO container", "this kernel cannot");
     return fail(VmError::from_os(errno, on ? "start tracking pages written by" : "stop tracking pages written by",
@@ -145,7 +107,7 @@ Result<std::vector<std::uint64_t>> Type1Container::take_dirty(Iova iova, std::ui
   get.bitmap.data = reinterpret_cast<decltype(get.bitmap.data)>(bitmap.data());
   std::memcpy(request.data(), &head, sizeof head);
   std::memcpy(request.data() + sizeof head, &get, sizeof get);
-  if (vfio_ioctl(descriptor(), VFIO_IOMMU_DIRTY_PAGES, request.data()) < 0)
+  if (system_.ioctl(descriptor(), VFIO_IOMMU_DIRTY_PAGES, request.data()) < 0)
     return fail(VmError::from_os(errno, "read pages written in", range_text(iova, size)));
   return bitmap;
 }
@@ -153,7 +115,7 @@ Result<std::vector<std::uint64_t>> Type1Container::take_dirty(Iova iova, std::ui
 DmaLimits Type1Container::limits() const {
   DmaLimits limits;
   const vfio_iommu_type1_info ask{};
-  if (const auto answer = vfio_ask(descriptor(), VFIO_IOMMU_GET_INFO, ask, "ask", "VFIO container"))
+  if (const auto answer = vfio_ask(system_, descriptor(), VFIO_IOMMU_GET_INFO, ask, "ask", "VFIO container"))
     read_iommu_capabilities(*answer, limits);
   return limits;
 }

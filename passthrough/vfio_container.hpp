@@ -1,16 +1,18 @@
 // A VFIO type 1 container: DMA mappings of this process for the devices of the groups attached.
 #pragma once
 
-#include <map>
-
 #include <vm_platform/vfio.hpp>
+
+#include "passthrough/dma_account.hpp"
 #include "passthrough/sysfs.hpp"
+#include "passthrough/vfio_system.hpp"
 
 namespace vm_platform {
 
 class Type1Container final : public VfioContainer {
  public:
-  static Result<std::unique_ptr<Type1Container>> open(const std::filesystem::path& dev);
+  static Result<std::unique_ptr<Type1Container>> open(VfioSystem& system, const std::filesystem::path& dev);
+  explicit Type1Container(VfioSystem& system) : system_(system) {}
 
   [[nodiscard]] int descriptor() const { return descriptor_.get(); }
   /// The IOMMU type can be set once the first group is attached.
@@ -23,9 +25,10 @@ class Type1Container final : public VfioContainer {
   [[nodiscard]] DmaLimits limits() const override;
 
  private:
+  VfioSystem& system_;
   Descriptor descriptor_;
   bool iommu_set_ = false;
-  std::map<std::uint64_t, std::uint64_t> mapped_;  // IOVA -> bytes
+  DmaAccount account_;
 };
 
 }  // namespace vm_platform

@@ -8,18 +8,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <utility>
 
+#include "passthrough/vf_token.hpp"
+#include "passthrough/vfio_abi.hpp"
 #include "passthrough/vfio_caps.hpp"
-#include "passthrough/vfio_ioctl.hpp"
-
-// Added after Linux 6.1 (include/uapi/linux/vfio.h of 6.2), kept here so that older headers build it.
-#ifndef VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
-#define VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY 3
-#endif
-#ifndef VFIO_DEVICE_FEATURE_LOW_POWER_EXIT
-#define VFIO_DEVICE_FEATURE_LOW_POWER_EXIT 5
-#endif
 
 namespace vm_platform {
 namespace {
@@ -48,12 +42,12 @@ RegionMapping::~RegionMapping() {
   if (data_ != nullptr) ::munmap(data_, size_);
 }
 
-Result<std::unique_ptr<KernelVfioDevice>> KernelVfioDevice::create(Descriptor descriptor, std::string name,
-                                                                   const GroupOwner& owner) {
-  std::unique_ptr<KernelVfioDevice> device(new KernelVfioDevice(std::move(descriptor), std::move(name), owner));
+Result<std::unique_ptr<KernelVfioDevice>> KernelVfioDevice::create(VfioSystem& system, Descriptor descriptor,
+                                                                   std::string name, const GroupOwner* owner) {
+  std::unique_ptr<KernelVfioDevice> device(new KernelVfioDevice(system, std::move(descriptor), std::move(name), owner));
   vfio_device_info info{};
   info.argsz = sizeof info;
-  if (vfio_ioctl(device->descriptor_.get(), VFIO_DEVICE_GET_INFO, &info) < 0)
+  if (system.ioctl(device->descriptor_.get(), VFIO_DEVICE_GET_INFO, &info) < 0)
     return fail(VmError::from_os(errno, "ask about device", device->name_));
   device->can_reset_ = (info.flags & VFIO_DEVICE_FLAGS_RESET) != 0;
   device->irq_count_ = info.num_irqs;
@@ -64,7 +58,7 @@ Result<std::unique_ptr<KernelVfioDevice>> KernelVfioDevice::create(Descriptor de
     ask.index = index;
     // A region that the device does not have is an error or a size of 0, depending on the driver.
     if (const auto answer =
-            vfio_ask(device->descriptor_.get(), VFIO_DEVICE_GET_REGION_INFO, ask, "ask about", "region")) {
+            vfio_ask(system, device->descriptor_.get(), VFIO_DEVICE_GET_REGION_INFO, ask, "ask about", "region")) {
       vfio_region_info got;
       std::memcpy(&got, answer->data(), sizeof got);
       region.file_offset = got.offset;
@@ -154,7 +148,7 @@ Result<VfioIrqInfo> KernelVfioDevice::irq_info(VfioIrq irq) const {
   vfio_irq_info got{};
   got.argsz = sizeof got;
   got.index = static_cast<std::uint32_t>(irq);
-  if (vfio_ioctl(descriptor_.get(), VFIO_DEVICE_GET_IRQ_INFO, &got) < 0) {
+  if (system_.ioctl(descriptor_.get(), VFIO_DEVICE_GET_IRQ_INFO, &got) < 0) {
     if (errno == EINVAL) return info;  // this kind does not exist for this device
     return fail(VmError::from_os(errno, fmt::format("ask about {} interrupts of", irq_name(irq)), name_));
   }
@@ -177,7 +171,7 @@ Result<void> KernelVfioDevice::set_irqs(const char* operation, VfioIrq irq, std:
   head.count = count;
   std::memcpy(buffer.data(), &head, sizeof head);
   if (!eventfds.empty()) std::memcpy(buffer.data() + sizeof head, eventfds.data(), eventfds.size_bytes());
-  if (vfio_ioctl(descriptor_.get(), VFIO_DEVICE_SET_IRQS, buffer.data()) < 0)
+  if (system_.ioctl(descriptor_.get(), VFIO_DEVICE_SET_IRQS, buffer.data()) < 0)
     return fail(VmError::from_os(errno, fmt::format("{} {} interrupts of", operation, irq_name(irq)), name_));
   return {};
 }
@@ -217,7 +211,8 @@ Result<void> KernelVfioDevice::reset() {
     return fail(VmError(ErrorCode::Unsupported, "reset", name_, "it has no reset of its own")
                     .with_hint("reset its slot or bus with hot_reset, which needs every device on it"));
   }
-  if (vfio_ioctl(descriptor_.get(), VFIO_DEVICE_RESET, 0) < 0) return fail(VmError::from_os(errno, "reset", name_));
+  if (system_.ioctl(descriptor_.get(), VFIO_DEVICE_RESET, nullptr) < 0)
+    return fail(VmError::from_os(errno, "reset", name_));
   return {};
 }
 
@@ -229,7 +224,7 @@ Result<std::vector<HotResetMember>> KernelVfioDevice::hot_reset_members() const 
     std::memset(&head, 0, sizeof head);
     head.argsz = static_cast<std::uint32_t>(answer.size());
     std::memcpy(answer.data(), &head, sizeof head);
-    const int result = vfio_ioctl(descriptor_.get(), VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, answer.data());
+    const int result = system_.ioctl(descriptor_.get(), VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, answer.data());
     const int error = result < 0 ? errno : 0;
     std::memcpy(&head, answer.data(), sizeof head);
     if (error == ENOSPC) {
@@ -241,13 +236,22 @@ Result<std::vector<HotResetMember>> KernelVfioDevice::hot_reset_members() const 
         return fail(ErrorCode::Unsupported, "find what resets along with", name_, "neither slot nor bus can be reset");
       return fail(VmError::from_os(error, "find what resets along with", name_));
     }
+    const bool by_device = (head.flags & kHotResetDevId) != 0;
     std::vector<HotResetMember> members;
     for (std::uint32_t i = 0; i < std::min(head.count, room); ++i) {
       vfio_pci_dependent_device dependent;
       std::memcpy(&dependent, answer.data() + sizeof head + i * sizeof dependent, sizeof dependent);
-      members.push_back({{dependent.segment, dependent.bus, static_cast<std::uint8_t>(dependent.devfn >> 3),
-                          static_cast<std::uint8_t>(dependent.devfn & 7)},
-                         dependent.group_id});
+      HotResetMember member{{dependent.segment, dependent.bus, static_cast<std::uint8_t>(dependent.devfn >> 3),
+                             static_cast<std::uint8_t>(dependent.devfn & 7)},
+                            std::nullopt,
+                            false};
+      if (by_device) {
+        member.owned = dependent.group_id != kDevIdNotOwned;
+      } else {
+        member.group = dependent.group_id;
+        member.owned = owner_ != nullptr && owner_->group_descriptor(dependent.group_id) >= 0;
+      }
+      members.push_back(member);
     }
     return members;
   }
@@ -257,47 +261,71 @@ Result<std::vector<HotResetMember>> KernelVfioDevice::hot_reset_members() const 
 Result<void> KernelVfioDevice::hot_reset() {
   const auto members = hot_reset_members();
   if (!members) return fail(members.error());
-  std::vector<int> groups;
-  std::vector<std::uint32_t> seen;
+  std::map<std::uint32_t, int> owned;  // groups, each once; none where the kernel goes by devices
   std::string missing;
   for (const HotResetMember& member : *members) {
-    const int group = owner_.group_descriptor(member.group);
-    if (group < 0) missing += (missing.empty() ? "" : ", ") + member.address.to_string();
-    if (group < 0 || std::ranges::find(seen, member.group) != seen.end()) continue;
-    seen.push_back(member.group);
-    groups.push_back(group);
+    if (!member.owned) missing += (missing.empty() ? "" : ", ") + member.address.to_string();
+    if (member.owned && member.group) owned.emplace(*member.group, owner_->group_descriptor(*member.group));
   }
   if (!missing.empty()) {
     return fail(VmError(ErrorCode::PermissionDenied, "reset the bus of", name_, "it would also reset " + missing)
                     .with_hint("take and open those devices too"));
   }
+  std::vector<int> groups;
+  for (const auto& [group, descriptor] : owned) groups.push_back(descriptor);
   std::vector<std::byte> request(sizeof(vfio_pci_hot_reset) + groups.size() * sizeof(int));
   vfio_pci_hot_reset head{};
   head.argsz = static_cast<std::uint32_t>(request.size());
   head.count = static_cast<std::uint32_t>(groups.size());
   std::memcpy(request.data(), &head, sizeof head);
-  std::memcpy(request.data() + sizeof head, groups.data(), groups.size() * sizeof(int));
-  const int result = vfio_ioctl(descriptor_.get(), VFIO_DEVICE_PCI_HOT_RESET, request.data());
-  // The kernel can offer a bus reset and find out while doing it that the link does not come back as it should.
-  if (result < 0 && errno == ENOTTY)
-    return fail(ErrorCode::Unsupported, "reset the bus of", name_, "the bridge above cannot do it");
+  if (!groups.empty()) std::memcpy(request.data() + sizeof head, groups.data(), groups.size() * sizeof(int));
+  const int result = system_.ioctl(descriptor_.get(), VFIO_DEVICE_PCI_HOT_RESET, request.data());
+  // The reset was done, and then the link did not report itself active in time (ports above 5 GT/s must): what is below
+  // may be lost until it is removed and found again.
+  if (result < 0 && errno == ENOTTY) {
+    return fail(
+        VmError(ErrorCode::Unsupported, "reset the bus of", name_, "its link did not come back")
+            .with_hint("`dmesg` names the port; write 1 to the device's `remove` and then to `rescan` of the bus"));
+  }
+  if (result < 0 && errno == EINVAL) {
+    std::string others;
+    for (const HotResetMember& member : *members)
+      if (member.address.to_string() != name_) others += (others.empty() ? "" : ", ") + member.address.to_string();
+    return fail(VmError(ErrorCode::Busy, "reset the bus of", name_,
+                        "not every function on it is bound to vfio-pci" + (others.empty() ? "" : ": see " + others))
+                    .with_hint("`vmp passthrough take` takes them together"));
+  }
   if (result < 0) return fail(VmError::from_os(errno, "reset the bus of", name_));
   return {};
 }
 
-Result<void> KernelVfioDevice::set_low_power(bool on) {
-  vfio_device_feature feature{};
-  feature.argsz = sizeof feature;
-  feature.flags = VFIO_DEVICE_FEATURE_SET | static_cast<std::uint32_t>(on ? VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
-                                                                          : VFIO_DEVICE_FEATURE_LOW_POWER_EXIT);
-  if (vfio_ioctl(descriptor_.get(), VFIO_DEVICE_FEATURE, &feature) < 0) {
-    if (errno == ENOTTY || errno == EINVAL) {
-      return fail(VmError(ErrorCode::Unsupported, "change power of", name_, "this kernel has no low-power feature")
-                      .with_hint("it came with Linux 6.2"));
-    }
-    return fail(VmError::from_os(errno, "change power of", name_));
+Result<void> KernelVfioDevice::set_feature(const char* operation, std::uint32_t feature,
+                                           std::span<const std::uint8_t> data, const char* since) {
+  std::vector<std::byte> request(sizeof(vfio_device_feature) + data.size());
+  vfio_device_feature head;  // not with {}: it ends in a flexible array
+  std::memset(&head, 0, sizeof head);
+  head.argsz = static_cast<std::uint32_t>(request.size());
+  head.flags = VFIO_DEVICE_FEATURE_SET | feature;
+  std::memcpy(request.data(), &head, sizeof head);
+  if (!data.empty()) std::memcpy(request.data() + sizeof head, data.data(), data.size());
+  if (system_.ioctl(descriptor_.get(), VFIO_DEVICE_FEATURE, request.data()) == 0) return {};
+  if (errno == ENOTTY || errno == EINVAL) {
+    return fail(
+        VmError(ErrorCode::Unsupported, operation, name_, "the kernel has no such feature for it").with_hint(since));
   }
-  return {};
+  return fail(VmError::from_os(errno, operation, name_));
+}
+
+Result<void> KernelVfioDevice::set_low_power(bool on) {
+  return set_feature("change power of", on ? VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY : VFIO_DEVICE_FEATURE_LOW_POWER_EXIT,
+                     {}, "devices with PCI power management have it, from Linux 6.1 on");
+}
+
+Result<void> KernelVfioDevice::set_vf_token(std::string_view uuid) {
+  const auto token = parse_vf_token(uuid);
+  if (!token) return fail(token.error());
+  return set_feature("set VF token of", VFIO_DEVICE_FEATURE_PCI_VF_TOKEN, *token,
+                     "it needs virtual functions: load vfio-pci with enable_sriov=1");
 }
 
 Result<std::uint32_t> VfioDevice::config_read(std::uint32_t offset, unsigned width) const {

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <vm_platform/vfio.hpp>
+
 #include "passthrough/sysfs.hpp"
+#include "passthrough/vfio_system.hpp"
 
 namespace vm_platform {
 
@@ -16,8 +18,9 @@ class GroupOwner {
 
 class KernelVfioDevice final : public VfioDevice {
  public:
-  static Result<std::unique_ptr<KernelVfioDevice>> create(Descriptor descriptor, std::string name,
-                                                          const GroupOwner& owner);
+  /// `owner` is null for a device opened by itself, without its group: then the kernel knows what this process owns.
+  static Result<std::unique_ptr<KernelVfioDevice>> create(VfioSystem& system, Descriptor descriptor, std::string name,
+                                                          const GroupOwner* owner);
   ~KernelVfioDevice() override;
 
   [[nodiscard]] const std::string& name() const override { return name_; }
@@ -37,22 +40,27 @@ class KernelVfioDevice final : public VfioDevice {
   [[nodiscard]] Result<std::vector<HotResetMember>> hot_reset_members() const override;
   Result<void> hot_reset() override;
   Result<void> set_low_power(bool on) override;
+  Result<void> set_vf_token(std::string_view uuid) override;
 
  private:
   struct Region {
     VfioRegion info;
     std::uint64_t file_offset = 0;
   };
-  KernelVfioDevice(Descriptor descriptor, std::string name, const GroupOwner& owner)
-      : descriptor_(std::move(descriptor)), name_(std::move(name)), owner_(owner) {}
+  KernelVfioDevice(VfioSystem& system, Descriptor descriptor, std::string name, const GroupOwner* owner)
+      : system_(system), descriptor_(std::move(descriptor)), name_(std::move(name)), owner_(owner) {}
+  /// Sets a feature of the device; `since` is the Linux that has it.
+  Result<void> set_feature(const char* operation, std::uint32_t feature, std::span<const std::uint8_t> data,
+                           const char* since);
   Result<const Region*> access(const char* operation, std::uint32_t region, std::uint64_t offset,
                                std::uint64_t size) const;
   Result<void> set_irqs(const char* operation, VfioIrq irq, std::uint32_t flags, std::uint32_t start,
                         std::uint32_t count, std::span<const int> eventfds);
 
+  VfioSystem& system_;
   Descriptor descriptor_;
   std::string name_;
-  const GroupOwner& owner_;
+  const GroupOwner* owner_;
   bool can_reset_ = false;
   std::uint32_t irq_count_ = 0;
   std::vector<Region> regions_;

@@ -1,5 +1,4 @@
-// Groups and devices of the kernel's VFIO: /dev/vfio/vfio, /dev/vfio/GROUP, device descriptors.
-#include <fcntl.h>
+// VFIO by groups: /dev/vfio/vfio, /dev/vfio/GROUP, and the devices that a group gives.
 #include <fmt/format.h>
 #include <linux/vfio.h>
 
@@ -10,26 +9,27 @@
 
 #include "passthrough/sysfs.hpp"
 #include "passthrough/text.hpp"
+#include "passthrough/vf_token.hpp"
 #include "passthrough/vfio_container.hpp"
 #include "passthrough/vfio_device.hpp"
-#include "passthrough/vfio_ioctl.hpp"
+#include "passthrough/vfio_host.hpp"
 
 namespace vm_platform {
 namespace {
 
-class KernelVfioHost final : public VfioHost, public GroupOwner {
+class GroupVfioHost final : public VfioHost, public GroupOwner {
  public:
-  KernelVfioHost(VfioOptions options, std::unique_ptr<Type1Container> container)
-      : options_(std::move(options)), container_(std::move(container)) {}
+  GroupVfioHost(VfioSystem& system, VfioOptions options, std::unique_ptr<Type1Container> container)
+      : system_(system), options_(std::move(options)), container_(std::move(container)) {}
 
   VfioContainer& container() override { return *container_; }
+  [[nodiscard]] VfioBackend backend() const override { return VfioBackend::Container; }
 
   Result<std::unique_ptr<VfioDevice>> open_device(PciAddress address) override {
     const std::string name = address.to_string();
-    const auto driver = link_name(options_.sysfs / "bus/pci/devices" / name / "driver");
-    if (driver && *driver != "vfio-pci" && !driver->ends_with("vfio-pci") && !driver->ends_with("vfio_pci")) {
-      return fail(VmError(ErrorCode::Busy, "open device", name, "it is driven by " + *driver)
-                      .with_hint("take it first: vmp passthrough take " + name));
+    if (auto bound = require_vfio_driver(options_, name); !bound) return fail(bound.error());
+    if (options_.vf_token) {
+      if (const auto token = parse_vf_token(*options_.vf_token); !token) return fail(token.error());
     }
     std::string request = name;
     if (options_.vf_token) request += " vf_token=" + *options_.vf_token;
@@ -59,20 +59,10 @@ class KernelVfioHost final : public VfioHost, public GroupOwner {
     }
     const auto group = attach(*number, name);
     if (!group) return fail(group.error());
-    const int device = vfio_ioctl(*group, VFIO_GROUP_GET_DEVICE_FD, request.c_str());
-    if (device < 0) {
-      auto error = VmError::from_os(errno, "open device", name);
-      if (error.os_error() == EACCES) {
-        error = std::move(error).with_hint(
-            "its physical function is driven by vfio-pci, so it needs the VF token that was set there");
-      }
-      if (error.os_error() == EBUSY) {
-        error =
-            std::move(error).with_hint("virtual functions of it exist, or somebody holds it: vmp passthrough status");
-      }
-      return fail(std::move(error));
-    }
-    auto opened = KernelVfioDevice::create(Descriptor(device), name, *this);
+    std::string text = request;  // the kernel only reads it
+    const int device = system_.ioctl(*group, VFIO_GROUP_GET_DEVICE_FD, text.data());
+    if (device < 0) return fail(open_failure(errno, name));
+    auto opened = KernelVfioDevice::create(system_, Descriptor(device), name, this);
     if (!opened) return fail(opened.error());
     return std::move(*opened);
   }
@@ -81,7 +71,7 @@ class KernelVfioHost final : public VfioHost, public GroupOwner {
   Result<int> attach(int number, const std::string& device) {
     if (const auto found = groups_.find(number); found != groups_.end()) return found->second.get();
     const auto path = options_.dev / std::to_string(number);
-    Descriptor group(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    Descriptor group(system_.open(path.c_str()));
     if (!group.valid()) {
       auto error = VmError::from_os(errno, "open IOMMU group of " + device + " through", path.string());
       const char* hint = "bind the device to vfio-pci first: vmp passthrough take";
@@ -91,11 +81,11 @@ class KernelVfioHost final : public VfioHost, public GroupOwner {
     }
     vfio_group_status status{};
     status.argsz = sizeof status;
-    if (vfio_ioctl(group.get(), VFIO_GROUP_GET_STATUS, &status) < 0)
+    if (system_.ioctl(group.get(), VFIO_GROUP_GET_STATUS, &status) < 0)
       return fail(VmError::from_os(errno, "ask about IOMMU group", std::to_string(number)));
     if ((status.flags & VFIO_GROUP_FLAGS_VIABLE) == 0) return fail(not_viable(device));
-    const int container = container_->descriptor();
-    if (vfio_ioctl(group.get(), VFIO_GROUP_SET_CONTAINER, &container) < 0)
+    int container = container_->descriptor();
+    if (system_.ioctl(group.get(), VFIO_GROUP_SET_CONTAINER, &container) < 0)
       return fail(VmError::from_os(errno, "attach IOMMU group", std::to_string(number)));
     if (auto set = container_->set_iommu(); !set) return fail(set.error());
     const int descriptor = group.get();
@@ -117,6 +107,7 @@ class KernelVfioHost final : public VfioHost, public GroupOwner {
         .with_hint("`vmp passthrough plan` says what has to move along");
   }
 
+  VfioSystem& system_;
   VfioOptions options_;
   std::unique_ptr<Type1Container> container_;
   std::map<int, Descriptor> groups_;
@@ -124,10 +115,39 @@ class KernelVfioHost final : public VfioHost, public GroupOwner {
 
 }  // namespace
 
-Result<std::unique_ptr<VfioHost>> VfioHost::open(VfioOptions options) {
-  auto container = Type1Container::open(options.dev);
+Result<void> require_vfio_driver(const VfioOptions& options, const std::string& name) {
+  const auto driver = link_name(options.sysfs / "bus/pci/devices" / name / "driver");
+  if (!driver || driver->ends_with("vfio-pci") || driver->ends_with("vfio_pci")) return {};
+  return fail(VmError(ErrorCode::Busy, "open device", name, "it is driven by " + *driver)
+                  .with_hint("take it first: vmp passthrough take " + name));
+}
+
+VmError open_failure(int os_error, const std::string& name) {
+  auto error = VmError::from_os(os_error, "open device", name);
+  if (os_error == EACCES) {
+    return std::move(error).with_hint(
+        "its physical function is driven by vfio-pci, so it needs the VF token that was set there");
+  }
+  if (os_error == EBUSY) {
+    return std::move(error).with_hint(
+        "virtual functions of it exist, or somebody holds it: `vmp passthrough status` names who");
+  }
+  return error;
+}
+
+Result<std::unique_ptr<VfioHost>> open_vfio_host(VfioSystem& system, VfioOptions options) {
+  std::error_code ignored;
+  const bool has_iommufd =
+      std::filesystem::exists(options.iommu, ignored) && std::filesystem::exists(options.dev / "devices", ignored);
+  if (options.backend == VfioBackend::Iommufd || (options.backend == VfioBackend::Auto && has_iommufd))
+    return open_iommufd_host(system, std::move(options));
+  auto container = Type1Container::open(system, options.dev);
   if (!container) return fail(container.error());
-  return std::make_unique<KernelVfioHost>(std::move(options), std::move(*container));
+  return std::make_unique<GroupVfioHost>(system, std::move(options), std::move(*container));
+}
+
+Result<std::unique_ptr<VfioHost>> VfioHost::open(VfioOptions options) {
+  return open_vfio_host(VfioSystem::kernel(), std::move(options));
 }
 
 }  // namespace vm_platform

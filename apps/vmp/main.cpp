@@ -3,12 +3,15 @@
 #include <cstdio>
 #include <string>
 #include <string_view>
+#include <vm_platform/passthrough.hpp>
 
 #include "apps/vmp/command.hpp"
 
 namespace vm_platform::vmp {
 
 int exit_status(const VmError& error) {
+  if (error.detail() == PassthroughError::RolledBack) return kRolledBack;
+  if (error.detail() == PassthroughError::RollbackFailed) return kFailed;
   switch (error.code()) {
     case ErrorCode::InvalidArgument:
     case ErrorCode::NotFound:

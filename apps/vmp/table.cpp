@@ -8,7 +8,10 @@
 
 namespace vm_platform::vmp {
 
-bool colours_wanted() { return ::isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr; }
+bool colours_wanted() {
+  static const bool wanted = ::isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr;
+  return wanted;
+}
 std::string bold(const std::string& text) { return colours_wanted() ? "\033[1m" + text + "\033[0m" : text; }
 std::string dim(const std::string& text) { return colours_wanted() ? "\033[2m" + text + "\033[0m" : text; }
 

@@ -3,4 +3,5 @@
 
 #include <vm_platform/iommu.hpp>
 #include <vm_platform/pci_device.hpp>
+#include <vm_platform/pci_identity.hpp>
 #include <vm_platform/vfio.hpp>

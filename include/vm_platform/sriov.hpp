@@ -7,6 +7,8 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,6 +16,9 @@
 #include <vm_platform/pci_device.hpp>
 
 namespace vm_platform {
+
+struct DevlinkHandle;
+struct DevlinkRate;
 
 /// One virtual function: its physical function, and its number from 0.
 struct VfId {
@@ -48,6 +53,16 @@ struct QosConfig {
   bool operator==(const QosConfig&) const = default;
 };
 
+/// An InfiniBand identifier of 64 bits.
+struct VfGuid {
+  std::uint64_t value = 0;
+
+  /// "00:11:22:33:44:55:66:77". All zeros and anything malformed are `InvalidArgument`.
+  static Result<VfGuid> parse(std::string_view text);
+  [[nodiscard]] std::string to_string() const;
+  bool operator==(const VfGuid&) const = default;
+};
+
 enum class VfLinkState : std::uint8_t { Auto = 0, Enable = 1, Disable = 2 };
 
 /// What to set; what is left out stays as it is.
@@ -57,11 +72,23 @@ struct VfConfig {
   std::optional<QosConfig> rate;
   std::optional<bool> trust, spoof_check, rss_query;
   std::optional<VfLinkState> link;
+  std::optional<VfGuid> node_guid, port_guid;  ///< Of InfiniBand functions.
+  /// The rate group that shares its rate among members; "" is none. In switchdev mode only.
+  std::optional<std::string> rate_group;
 
-  [[nodiscard]] bool empty() const { return !mac && !vlan && !rate && !trust && !spoof_check && !rss_query && !link; }
+  bool operator==(const VfConfig&) const = default;
+  [[nodiscard]] bool empty() const { return *this == VfConfig{}; }
 };
 
-/// Counters that the physical function's driver keeps.
+/// A rate shared by virtual functions, of an eswitch in switchdev mode (devlink calls it a rate node).
+struct RateGroup {
+  std::string name;
+  QosConfig rate;
+  bool operator==(const RateGroup&) const = default;
+};
+
+/// Counters that the physical function's driver keeps. With more than 221 virtual functions the kernel has no way to
+/// tell them (its list has a 16-bit length).
 struct VfPerfStats {
   std::uint64_t rx_packets = 0, tx_packets = 0, rx_bytes = 0, tx_bytes = 0;
   std::uint64_t broadcast = 0, multicast = 0, rx_dropped = 0, tx_dropped = 0;
@@ -99,14 +126,31 @@ class VfManager {
   /// All virtual functions, by number.
   [[nodiscard]] Result<std::vector<VfState>> list() const;
   /// Sets what `config` names, one by one, then reads back and compares. The error names the first setting that the
-  /// driver cannot do, or that it changed on the way (a rate it rounds).
+  /// driver cannot do, or that it changed on the way (a rate it rounds); then all are put back (`RolledBack`). Where
+  /// there are more functions than the kernel can tell of (about 320), what it accepted is believed.
   Result<void> apply(std::uint32_t index, const VfConfig& config);
+
+  /// Whether the eswitch is in switchdev mode, where rates are devlink's; nothing where the driver has no eswitch.
+  [[nodiscard]] std::optional<bool> switchdev() const;
+  /// Most drivers want to have no virtual functions, or none in use, for the change.
+  Result<void> set_switchdev(bool on);
+  /// In switchdev mode, in the kernel's order; none in any other.
+  [[nodiscard]] Result<std::vector<RateGroup>> rate_groups() const;
+  /// Makes the group or changes its rate, and reads back.
+  Result<void> set_rate_group(const RateGroup& group);
+  /// Its members must have left it: `Busy`.
+  Result<void> delete_rate_group(const std::string& name);
 
  private:
   VfManager() = default;
+  Result<void> set(std::uint32_t index, const VfConfig& config);
+  Result<void> set_and_compare(std::uint32_t index, const VfConfig& config);
+  [[nodiscard]] std::map<std::uint32_t, DevlinkRate> devlink_leaves() const;  // by virtual function
+
   std::string name_, interface_, driver_;
   std::filesystem::path sysfs_, device_;
   std::optional<PciAddress> address_;
+  std::shared_ptr<const DevlinkHandle> devlink_;
 };
 
 /// All physical functions of the host.
@@ -125,6 +169,8 @@ struct SriovDeclaration {
   std::string physical_function;
   std::uint32_t count = 0;
   std::optional<bool> autoprobe;
+  std::optional<bool> switchdev;
+  std::vector<RateGroup> rate_groups;                         ///< Others that exist are left alone.
   std::vector<std::pair<std::uint32_t, VfConfig>> functions;  ///< By number.
 };
 /// Reads the file's text (docs/passthrough.md shows one). Errors name the line.
@@ -137,7 +183,9 @@ struct SriovChange {
 /// What `converge_sriov` would change.
 [[nodiscard]] Result<std::vector<SriovChange>> diff_sriov(const std::vector<SriovDeclaration>& wanted,
                                                           const std::filesystem::path& sysfs = "/sys");
-/// Makes it so; gives what was changed.
+/// Makes it so; gives what was changed. Where something fails, the number of functions and all their settings are put
+/// back as they were: the error's detail is `RolledBack`, or `RollbackFailed` where that failed too. What fails before
+/// the first change (an unknown device, too many functions, one in use) has neither.
 Result<std::vector<SriovChange>> converge_sriov(const std::vector<SriovDeclaration>& wanted,
                                                 const std::filesystem::path& sysfs = "/sys");
 

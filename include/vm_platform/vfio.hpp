@@ -1,7 +1,8 @@
 // VFIO: a device in the hands of this process, with its registers, memory access and interrupts.
 //
 // `VfioContainer` is what a DMA address space is, `VfioDevice` what a device is, whoever implements them: here the
-// kernel's container and group files. Everything that uses a device (the guest's PCI bus, tests) uses these interfaces.
+// kernel's container and group files, or iommufd and device files where the kernel has them. Everything that uses a
+// device (the guest's PCI bus, tests) uses these interfaces.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +12,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 #include <vm_platform/pci_device.hpp>
 
@@ -113,7 +115,8 @@ struct VfioIrqInfo {
 /// A device that a bus reset would reset along.
 struct HotResetMember {
   PciAddress address;
-  std::uint32_t group = 0;
+  std::optional<std::uint32_t> group;  ///< Its IOMMU group; none where the kernel goes by devices (iommufd).
+  bool owned = false;                  ///< This process holds it and may reset it.
 };
 
 /// A device opened through VFIO. Its destructor turns interrupts off and gives it back to the kernel, which resets it.
@@ -152,6 +155,9 @@ class VfioDevice {
   virtual Result<void> hot_reset() = 0;
   /// Lets the device sleep while the guest does not use it; any access wakes it. `Unsupported` on older kernels.
   virtual Result<void> set_low_power(bool on) = 0;
+  /// Of a physical function: the secret that opening its virtual functions needs from now on, a UUID. `Unsupported`
+  /// where it can have none (vfio-pci without enable_sriov), `Busy` while one of them is open.
+  virtual Result<void> set_vf_token(std::string_view uuid) = 0;
 
   // Shorthands.
   [[nodiscard]] Result<std::uint32_t> config_read(std::uint32_t offset, unsigned width) const;
@@ -160,15 +166,24 @@ class VfioDevice {
   [[nodiscard]] Result<ConfigSpace> config_space() const;
 };
 
+/// Which of the kernel's two interfaces is used.
+enum class VfioBackend : std::uint8_t {
+  Auto,       ///< iommufd where the kernel has it and its device files, else the container.
+  Container,  ///< /dev/vfio/vfio and group files.
+  Iommufd,    ///< /dev/iommu and device files (Linux 6.6).
+};
+
 /// How to open devices.
 struct VfioOptions {
   std::filesystem::path dev = "/dev/vfio";
+  std::filesystem::path iommu = "/dev/iommu";
   std::filesystem::path sysfs = "/sys";
+  VfioBackend backend = VfioBackend::Auto;
   /// Shared secret for virtual functions whose physical function is driven by vfio-pci too: a UUID.
   std::optional<std::string> vf_token;
 };
 
-/// The kernel's VFIO: groups of one container, opened as devices of them are.
+/// The kernel's VFIO: one DMA address space, and the devices opened into it.
 class VfioHost {
  public:
   /// Opens the container. Fails with the module to load or the permission to give where it cannot.
@@ -176,6 +191,8 @@ class VfioHost {
   virtual ~VfioHost() = default;
 
   [[nodiscard]] virtual VfioContainer& container() = 0;
+  /// What was chosen: `Container` or `Iommufd`.
+  [[nodiscard]] virtual VfioBackend backend() const = 0;
   /// Opens a device bound to vfio-pci (or a mediated device by UUID), attaching its group if need be. The device must
   /// not outlive this object. A group that is not viable is `Busy`, naming who is in the way.
   virtual Result<std::unique_ptr<VfioDevice>> open_device(PciAddress address) = 0;

@@ -95,6 +95,8 @@ void print_device(const PciDeviceInfo& device, const PciNames& names) {
   line("below", device.parent ? device.parent->to_string() : "");
   line("path", device.device_path);
   line("label", device.label.value_or(""));
+  line("ACPI index", device.acpi_index ? std::to_string(*device.acpi_index) : "");
+  line("serial", device.serial_number ? fmt::format("{:016x}", *device.serial_number) : "");
   line("NUMA node", device.numa_node < 0 ? "" : std::to_string(device.numa_node));
   line("interrupt", device.irq == 0 ? "" : std::to_string(device.irq));
   line("power", device.power_state);
@@ -118,25 +120,38 @@ void print_device(const PciDeviceInfo& device, const PciNames& names) {
   for (const std::string& anomaly : device.capabilities.anomalies) line("anomaly", anomaly);
 }
 
-int show(const Options& options) {
+/// All functions, or the one asked for.
+Result<std::vector<PciDeviceInfo>> chosen(const Options& options) {
+  if (options.address.empty()) return functions(options, PciScanDetail::Full);
   const auto wanted = PciAddress::parse(options.address);
-  if (!wanted) return report(wanted.error());
-  Result<PciDeviceInfo> device =
-      fail(VmError(ErrorCode::NotFound, "read PCI device", wanted->to_string(), "not in it"));
+  if (!wanted) return fail(wanted.error());
   if (options.dump.empty()) {
-    device = read_pci_device(*wanted, options.sysfs);
-  } else {
-    const auto all = functions(options, PciScanDetail::Full);
-    if (!all) return report(all.error());
-    const auto found = std::ranges::find(*all, *wanted, &PciDeviceInfo::address);
-    if (found != all->end()) device = *found;
+    auto device = read_pci_device(*wanted, options.sysfs);
+    if (!device) return fail(device.error());
+    return std::vector{std::move(*device)};
   }
-  if (!device) return report(device.error());
+  auto all = functions(options, PciScanDetail::Full);
+  if (!all) return all;
+  const auto found = std::ranges::find(*all, *wanted, &PciDeviceInfo::address);
+  if (found == all->end()) return fail(ErrorCode::NotFound, "read PCI device", wanted->to_string(), "not in it");
+  return std::vector{std::move(*found)};
+}
+
+int show(const Options& options) {
+  const auto devices = chosen(options);
+  if (!devices) return report(devices.error());
   const auto names = PciNames::load();
-  if (options.json)
-    fmt::print("{}\n", detail_json(*device, names).dump(2));
-  else
-    print_device(*device, names);
+  if (!options.json) {
+    for (const PciDeviceInfo& device : *devices) print_device(device, names);
+    return kDone;
+  }
+  if (!options.address.empty()) {
+    fmt::print("{}\n", detail_json(devices->front(), names).dump(2));
+    return kDone;
+  }
+  auto json = nlohmann::ordered_json::array();
+  for (const PciDeviceInfo& device : *devices) json.push_back(detail_json(device, names));
+  fmt::print("{}\n", json.dump(2));
   return kDone;
 }
 
@@ -205,9 +220,9 @@ void add_pci(CLI::App& app, Action& action) {
   list_command->footer("Examples:\n  vmp pci list\n  vmp pci list nvme\n  vmp pci list --json | jq '.[].address'");
   list_command->callback([&action, options] { action = [options] { return list(*options); }; });
 
-  auto* show_command = pci->add_subcommand("show", "Show all that is known of one device");
+  auto* show_command = pci->add_subcommand("show", "Show all that is known of a device, or of each");
   common(*show_command, *options);
-  show_command->add_option("ADDRESS", options->address, "Such as 0000:3b:00.0 or 3b:00.0")->required();
+  show_command->add_option("ADDRESS", options->address, "Such as 0000:3b:00.0 or 3b:00.0; all without");
   show_command->footer(
       "Capabilities are readable for root only.\n\nExamples:\n  sudo vmp pci show 3b:00.0\n"
       "  vmp pci show 03:00.0 --dump lspci.txt");

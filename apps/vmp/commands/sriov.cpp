@@ -15,10 +15,11 @@ namespace vm_platform::vmp {
 namespace {
 
 struct Options {
-  std::string name, file, mac, protocol, link, sysfs = "/sys";
+  std::string name, file, mac, protocol, link, node_guid, port_guid, group, sysfs = "/sys";
   bool json = false, dry_run = false;
   std::optional<std::uint32_t> count, vf, vlan, qos, min_rate, max_rate;
-  std::optional<bool> autoprobe, trust, spoof_check, rss_query;
+  std::optional<bool> autoprobe, trust, spoof_check, rss_query, switchdev;
+  std::optional<std::string> rate_group;  // of a virtual function
 };
 
 const char* on_off(const std::optional<bool>& value) { return !value ? "-" : *value ? "on" : "off"; }
@@ -36,6 +37,9 @@ nlohmann::ordered_json config_json(const VfConfig& config) {
   if (config.trust) json["trust"] = *config.trust;
   if (config.spoof_check) json["spoof_check"] = *config.spoof_check;
   if (config.rss_query) json["rss_query"] = *config.rss_query;
+  if (config.node_guid) json["node_guid"] = config.node_guid->to_string();
+  if (config.port_guid) json["port_guid"] = config.port_guid->to_string();
+  if (config.rate_group) json["rate_group"] = *config.rate_group;
   if (config.link) json["link"] = kLinks[static_cast<std::size_t>(*config.link)];
   return json;
 }
@@ -70,12 +74,18 @@ int list_functions(const VfManager& manager, bool as_json) {
                on_off(config.trust), on_off(config.spoof_check),
                config.link ? kLinks[static_cast<std::size_t>(*config.link)] : "-"});
   }
-  if (as_json)
+  if (as_json) {
     fmt::print("{}\n", json.dump(2));
-  else if (table.has_rows())
+    return kDone;
+  }
+  if (table.has_rows())
     table.print();
   else
     fmt::print("{} has no virtual functions now.\n", manager.name());
+  const auto groups = manager.rate_groups();
+  if (!groups) return report(groups.error());
+  for (const RateGroup& group : *groups)
+    fmt::print("rate group {}: {} to {} Mbit/s\n", group.name, group.rate.min_rate, group.rate.max_rate);
   return kDone;
 }
 
@@ -101,6 +111,7 @@ int list(const Options& options) {
                                  {"driver", manager.driver()},
                                  {"vfs", manager.count()}};
     if (most) entry["total_vfs"] = *most;
+    if (const auto switchdev = manager.switchdev()) entry["switchdev"] = *switchdev;
     if (known) {
       entry["vf_offset"] = sriov.offset;
       entry["vf_stride"] = sriov.stride;
@@ -122,7 +133,15 @@ int list(const Options& options) {
 }
 
 Result<SriovDeclaration> declaration(const Options& options, const VfManager& manager) {
-  SriovDeclaration wanted{manager.name(), options.count.value_or(manager.count()), options.autoprobe, {}};
+  SriovDeclaration wanted;
+  wanted.physical_function = manager.name();
+  wanted.count = options.count.value_or(manager.count());
+  wanted.autoprobe = options.autoprobe;
+  wanted.switchdev = options.switchdev;
+  const QosConfig rate{options.min_rate.value_or(0), options.max_rate.value_or(0)};
+  if (!options.group.empty() && options.vf)
+    return fail(ErrorCode::InvalidArgument, "set up", manager.name(), "--group and --vf are two things to set up");
+  if (!options.group.empty()) wanted.rate_groups.push_back({options.group, rate});
   VfConfig config;
   if (!options.mac.empty()) {
     const auto mac = VfMacConfig::parse(options.mac);
@@ -134,8 +153,15 @@ Result<SriovDeclaration> declaration(const Options& options, const VfManager& ma
         static_cast<std::uint16_t>(options.vlan.value_or(0)), static_cast<std::uint8_t>(options.qos.value_or(0)),
         options.protocol == "802.1ad" ? VlanConfig::Protocol::Dot1ad : VlanConfig::Protocol::Dot1q};
   }
-  if (options.min_rate || options.max_rate)
-    config.rate = QosConfig{options.min_rate.value_or(0), options.max_rate.value_or(0)};
+  if (options.group.empty() && (options.min_rate || options.max_rate)) config.rate = rate;
+  for (const auto& [text, member] :
+       {std::pair(&options.node_guid, &VfConfig::node_guid), std::pair(&options.port_guid, &VfConfig::port_guid)}) {
+    if (text->empty()) continue;
+    const auto guid = VfGuid::parse(*text);
+    if (!guid) return fail(guid.error());
+    config.*member = *guid;
+  }
+  config.rate_group = options.rate_group;
   config.trust = options.trust;
   config.spoof_check = options.spoof_check;
   config.rss_query = options.rss_query;
@@ -189,7 +215,9 @@ int apply(const Options& options) {
 int remove(const Options& options) {
   const auto manager = VfManager::open(options.name, options.sysfs);
   if (!manager) return report(manager.error());
-  return converge({SriovDeclaration{manager->name(), 0, {}, {}}}, options);
+  SriovDeclaration none;
+  none.physical_function = manager->name();
+  return converge({none}, options);
 }
 
 }  // namespace
@@ -225,10 +253,16 @@ void add_sriov(CLI::App& app, Action& action) {
   set_command->add_option("--spoof-check", options->spoof_check, "true or false");
   set_command->add_option("--rss-query", options->rss_query, "true or false");
   set_command->add_option("--link", options->link, "Link state")->check(CLI::IsMember({"auto", "enable", "disable"}));
+  set_command->add_option("--node-guid", options->node_guid, "InfiniBand node GUID");
+  set_command->add_option("--port-guid", options->port_guid, "InfiniBand port GUID");
+  set_command->add_option("--rate-group", options->rate_group, "Rate group to be in (switchdev mode), \"\" for none");
+  set_command->add_option("--switchdev", options->switchdev, "Mode of the device's eswitch: true or false");
+  set_command->add_option("--group", options->group, "Make or change this rate group, by --min-rate and --max-rate");
   set_command->add_flag("--dry-run", options->dry_run, "Only say what would change");
   set_command->footer(
       "Each setting is read back and compared.\n\nExamples:\n  sudo vmp sriov set 3b:00.0 --count 4\n"
-      "  sudo vmp sriov set eth0 --vf 2 --mac 52:54:00:12:34:56 --vlan 100");
+      "  sudo vmp sriov set eth0 --vf 2 --mac 52:54:00:12:34:56 --vlan 100\n"
+      "  sudo vmp sriov set eth0 --switchdev true --group guests --max-rate 1000");
 
   auto* apply_command = command("apply", "Make the host as a file says", apply);
   apply_command->add_option("FILE", options->file, "YAML, as docs/passthrough.md shows")->required();

@@ -47,6 +47,7 @@ nlohmann::ordered_json identity_json(const DeviceIdentity& identity) {
                               {"subsystem_vendor", identity.subsystem_vendor},
                               {"subsystem_device", identity.subsystem_device}};
   if (identity.serial_number) json["serial_number"] = fmt::format("{:016x}", *identity.serial_number);
+  if (identity.acpi_index) json["acpi_index"] = *identity.acpi_index;
   return json;
 }
 
@@ -55,10 +56,12 @@ std::optional<DeviceIdentity> read_identity(const nlohmann::json& json) {
     const auto found = json.find(key);
     return found != json.end() && found->is_string() ? found->get<std::string>() : std::string();
   };
-  const auto id_at = [&](const char* key) -> std::uint16_t {
+  const auto number_at = [&](const char* key) -> std::optional<std::uint32_t> {
     const auto found = json.find(key);
-    return found != json.end() && found->is_number_unsigned() ? found->get<std::uint16_t>() : std::uint16_t{0};
+    if (found == json.end() || !found->is_number_unsigned()) return std::nullopt;
+    return found->get<std::uint32_t>();
   };
+  const auto id_at = [&](const char* key) { return static_cast<std::uint16_t>(number_at(key).value_or(0)); };
   if (!json.is_object()) return std::nullopt;
   const auto address = PciAddress::parse(text_at("address"));
   if (!address) return std::nullopt;
@@ -68,7 +71,8 @@ std::optional<DeviceIdentity> read_identity(const nlohmann::json& json) {
                         id_at("device"),
                         id_at("subsystem_vendor"),
                         id_at("subsystem_device"),
-                        text::number(text_at("serial_number"), 16)};
+                        text::number(text_at("serial_number"), 16),
+                        number_at("acpi_index")};
 }
 
 Result<nlohmann::json> read_boot_file(const std::filesystem::path& file) {

@@ -12,40 +12,6 @@ namespace {
 using test::FakeTree;
 using testing::HasSubstr;
 
-TEST(Identity, TopologyLeavesBusNumbersOut) {
-  EXPECT_EQ(topology_of("devices/pci0000:00/0000:00:1c.0/0000:3b:00.1"), "pci0000:00/1c.0/00.1");
-  EXPECT_EQ(topology_of("devices/platform/x"), "");
-}
-
-TEST(Identity, FindsADeviceThatWasRenumberedOrMoved) {
-  PciDeviceInfo before;
-  before.address = {0, 1, 0, 0};
-  before.device_path = "devices/pci0000:00/0000:00:1c.0/0000:01:00.0";
-  before.vendor = 0x10de;
-  before.device = 0x2204;
-  const DeviceIdentity plain = identify(before);
-  PciDeviceInfo renumbered = before;
-  renumbered.address = {0, 3, 0, 0};
-  renumbered.device_path = "devices/pci0000:00/0000:00:1c.0/0000:03:00.0";
-  PciDeviceInfo other = before;  // a twin in another slot that now has the old number
-  other.device_path = "devices/pci0000:00/0000:00:1d.0/0000:01:00.0";
-  const std::vector twins{other, renumbered};
-  EXPECT_EQ(find_device(plain, twins)->to_string(), "0000:03:00.0");
-  EXPECT_EQ(find_device(plain, std::vector{other}).error().code(), ErrorCode::NotFound);
-  PciDeviceInfo stranger = renumbered;
-  stranger.device = 0x2206;
-  EXPECT_THAT(find_device(plain, std::vector{stranger}).error().message(), HasSubstr("0000:03:00.0 is there now"));
-  before.serial_number = 42;
-  other.serial_number = 42;
-  EXPECT_EQ(find_device(identify(before), std::vector{other})->to_string(), "0000:01:00.0") << "moved: by its serial";
-  const std::vector same_serial{other, [&] {
-                                  PciDeviceInfo copy = renumbered;
-                                  copy.serial_number = 42;
-                                  return copy;
-                                }()};
-  EXPECT_EQ(find_device(identify(before), same_serial)->to_string(), "0000:03:00.0") << "a serial twice tells nothing";
-}
-
 class Remember : public testing::Test {
  protected:
   Remember() {

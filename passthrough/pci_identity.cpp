@@ -34,8 +34,8 @@ Result<PciAddress> find_by_identity(std::span<const PciDeviceInfo> all, const Pc
     if (info.vendor == identity.vendor && info.device == identity.device && !another) left.push_back(&info);
   }
   const std::string name = fmt::format("{:04x}:{:04x} at {}", identity.vendor, identity.device, identity.path);
-  // Functions of one card share its serial number, so each mark only narrows the choice; one that nobody has any more (a
-  // serial number that cannot be read without privileges) does not narrow it to nothing.
+  // Functions of one card share its serial number, so each mark only narrows the choice; one that nobody has any more
+  // (a serial number that cannot be read without privileges) does not narrow it to nothing.
   const auto narrow = [&](bool known, auto fits) {
     if (!known || std::ranges::none_of(left, fits)) return false;
     std::erase_if(left, [&](const PciDeviceInfo* info) { return !fits(info); });

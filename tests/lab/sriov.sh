@@ -1,12 +1,12 @@
-# Virtual functions: of an NVMe controller up to VFIO and back, and network settings over rtnetlink: sriov.sh VMP
-# qemu: -device pcie-root-port,id=rp1,slot=1,chassis=1 -drive file=@DISK@,if=none,id=ns,format=raw -device nvme-subsys,id=ss
-# qemu: -device nvme,serial=lab,subsys=ss,bus=rp1,sriov_max_vfs=4,sriov_vq_flexible=8,sriov_vi_flexible=4,max_ioqpairs=16,msix_qsize=16,id=nv -device nvme-ns,drive=ns,shared=on,bus=nv
+# Virtual functions: of an NVMe controller up to VFIO and back, and network settings over rtnetlink: sriov.sh VMP VFIO_LAB_TEST
+# qemu: -device pcie-root-port,id=nvport,slot=1,chassis=1,x-speed=5 -drive file=@DISK@,if=none,id=ns,format=raw -device nvme-subsys,id=ss
+# qemu: -device nvme,serial=lab,subsys=ss,bus=nvport,sriov_max_vfs=4,sriov_vq_flexible=8,sriov_vi_flexible=4,max_ioqpairs=16,msix_qsize=16,id=nv -device nvme-ns,drive=ns,shared=on,bus=nv
 # modules: nvme vfio-pci netdevsim
 set -u
-vmp=$1 state=/run/lab/state
-check() { if [ "$2" = "$3" ]; then echo "ok: $1"; else echo "FAILED: $1: expected '$2', got '$3'"; exit 1; fi; }
-driver_of() { basename "$(readlink "/sys/bus/pci/devices/$1/driver")" 2>/dev/null; }
-pf=0000:01:00.0 vf=0000:01:00.1
+. /run/lab/common.sh
+vmp=$1 vfio_test=$2
+pf=$(address_of 0x1b36:0x0010)
+vf=${pf%.0}.1
 
 "$vmp" sriov list
 "$vmp" sriov set $pf --count 9 2>/run/lab/error; check "more than there can be" 2 $?; cat /run/lab/error
@@ -17,8 +17,19 @@ pf=0000:01:00.0 vf=0000:01:00.1
 "$vmp" passthrough plan --state $state $pf >/run/lab/plan; check "a function with VFs is in use" 3 $?; grep 'virtual functions' /run/lab/plan
 "$vmp" passthrough take --state $state $vf; check "VF taken" vfio-pci "$(driver_of $vf)"
 "$vmp" sriov delete $pf 2>/run/lab/error; check "not deleted while one is taken" 3 $?; cat /run/lab/error
+VF=$vf "$vfio_test" --gtest_filter='Vf.Opens*' --gtest_brief=1; check "VF opened" 0 $?
 "$vmp" passthrough release --state $state $vf; check "VF given back" "" "$(driver_of $vf)"
 "$vmp" sriov delete $pf; check "deleted" 0 "$(cat /sys/bus/pci/devices/$pf/sriov_numvfs)"
+
+# A physical function in VFIO itself
+former=$(driver_of $pf)
+echo Y >/sys/module/vfio_pci/parameters/enable_sriov
+bind_vfio $pf
+VFIO_PF=$pf "$vfio_test" --gtest_filter='Vf.OfA*' --gtest_brief=1; check "VFs of a PF in VFIO" 0 $?
+echo 0 >/sys/bus/pci/devices/$pf/sriov_numvfs
+echo >/sys/bus/pci/devices/$pf/driver_override
+echo $pf >/sys/bus/pci/devices/$pf/driver/unbind; echo $pf >/sys/bus/pci/drivers_probe
+check "PF given back" "$former" "$(driver_of $pf)"
 
 [ -e /sys/bus/netdevsim/new_device ] || { echo "no netdevsim here (tests/lab/build-modules builds it)"; exit 0; }
 echo "1 1" >/sys/bus/netdevsim/new_device
@@ -40,9 +51,46 @@ check "converged" "Nothing to do: all is as asked for." "$("$vmp" sriov apply --
 check "seen by others too" 1 "$(ip link show "$net" 2>/dev/null | grep -c '52:54:00:00:00:01')"
 "$vmp" sriov set "$net" --vf 1 --mac 52:54:00:00:00:02; check "set one" 0 $?
 "$vmp" sriov set "$net" --vf 1 --mac 01:00:00:00:00:02 2>/dev/null; check "multicast refused" 2 $?
+# What the driver cannot do is named, and all is as it was.
+"$vmp" sriov set "$net" --vf 1 --node-guid 00:11:22:33:44:55:66:77 2>/run/lab/error; check "GUID of an Ethernet function" 4 $?
+cat /run/lab/error; grep -q 'driver netdevsim cannot' /run/lab/error; check "driver named" 0 $?
+sed 's/count: 3/count: 5/; s/rss_query: true/port_guid: 00:11:22:33:44:55:66:77/' /run/lab/sriov.yaml >/run/lab/bad.yaml
+"$vmp" sriov list --json "$net" >/run/lab/before
+"$vmp" sriov apply /run/lab/bad.yaml >/run/lab/changes 2>/run/lab/error; check "file that fails half-way" 4 $?
+cat /run/lab/changes /run/lab/error
+"$vmp" sriov list --json "$net" >/run/lab/after
+check "rolled back, number and settings" "" "$(diff /run/lab/before /run/lab/after)"
+
+# More functions than a message of the kernel holds with their statistics
+start=$SECONDS
 "$vmp" sriov set "$net" --count 256; check "256 made" 0 $?
 "$vmp" sriov set "$net" --vf 255 --mac 52:54:00:00:00:ff; check "the last of 256" 0 $?
 "$vmp" sriov list --json "$net" >/run/lab/list
 check "all 256 listed" 256 "$(grep -c '"index"' /run/lab/list)"
 check "the last one among them" 1 "$(grep -c '52:54:00:00:00:ff' /run/lab/list)"
+echo "256 functions took $((SECONDS - start)) s"
 "$vmp" sriov delete "$net"; check "deleted" 0 $?
+
+# Rates of an eswitch in switchdev mode
+echo "2 1" >/sys/bus/netdevsim/new_device
+net=$(ls /sys/bus/netdevsim/devices/netdevsim2/net)
+cat >/run/lab/rates.yaml <<YAML
+physical_functions:
+  - device: $net
+    count: 3
+    switchdev: true
+    rate_groups: [{name: guests, min_rate: 10, max_rate: 500}]
+    vfs:
+      - {index: 0, min_rate: 1, max_rate: 100}
+      - {index: 2, max_rate: 200, rate_group: guests}
+YAML
+"$vmp" sriov apply --dry-run /run/lab/rates.yaml; check "dry run" 0 $?
+"$vmp" sriov apply /run/lab/rates.yaml >/run/lab/changes; check "rates applied" 0 $?
+check "converged" "Nothing to do: all is as asked for." "$("$vmp" sriov apply --dry-run /run/lab/rates.yaml)"
+"$vmp" sriov list "$net"
+devlink port function rate show >/run/lab/rates && cat /run/lab/rates
+check "seen by others too" 1 "$(grep -c 'parent guests' /run/lab/rates)"
+"$vmp" sriov set "$net" --vf 2 --rate-group ''; check "left its group" 0 "$(devlink port function rate show | grep -c 'parent guests')"
+"$vmp" sriov set "$net" --group guests --max-rate 300; check "group changed" 0 $?
+"$vmp" sriov set "$net" --switchdev false; check "back to legacy" 0 $?
+"$vmp" sriov set "$net" --vf 0 --rate-group guests 2>/run/lab/error; check "no groups in legacy mode" 4 $?; cat /run/lab/error

@@ -1,13 +1,12 @@
 # Taking and giving back, with refusals, and with the tool killed before every step: take.sh VMP KILL_LAB
-# qemu: -device pcie-root-port,id=rp1,slot=1,chassis=1 -drive file=@DISK@,if=none,id=ns,format=raw -device nvme,serial=lab,drive=ns,bus=rp1
-# qemu: -device pcie-root-port,id=rp2,slot=2,chassis=2 -device e1000e,bus=rp2
-# qemu: -device pcie-root-port,id=rp3,slot=3,chassis=3 -device pcie-pci-bridge,id=pb,bus=rp3 -device pci-testdev,bus=pb,addr=1 -device e1000,bus=pb,addr=2
+# qemu: -device pcie-root-port,id=nvport,slot=1,chassis=1,x-speed=5 -drive file=@DISK@,if=none,id=ns,format=raw -device nvme-subsys,id=ss
+# qemu: -device nvme,serial=lab,subsys=ss,bus=nvport,sriov_max_vfs=4,sriov_vq_flexible=8,sriov_vi_flexible=4,max_ioqpairs=16,msix_qsize=16,id=nv -device nvme-ns,drive=ns,shared=on,bus=nv
+# qemu: -device pcie-root-port,id=nicport,slot=2,chassis=2,x-speed=5 -device e1000e,bus=nicport
+# qemu: -device pcie-root-port,id=oldport,slot=3,chassis=3,x-speed=5 -device pcie-pci-bridge,id=old,bus=oldport -device pci-testdev,bus=old,addr=1 -device e1000,bus=old,addr=2
 # modules: nvme e1000e e1000 ext4
 set -u
-vmp=$1 kill_lab=$2 state=/run/lab/state
-address_of() { for d in /sys/bus/pci/devices/*; do [ "$(cat "$d/vendor"):$(cat "$d/device")" = "$1" ] && { basename "$d"; return; }; done; }
-driver_of() { basename "$(readlink "/sys/bus/pci/devices/$1/driver")" 2>/dev/null; }
-check() { if [ "$2" = "$3" ]; then echo "ok: $1"; else echo "FAILED: $1: expected '$2', got '$3'"; exit 1; fi; }
+. /run/lab/common.sh
+vmp=$1 kill_lab=$2
 # The tool loads vfio-pci itself where it can find modules.
 [ -e "/lib/modules/$(uname -r)" ] || modprobe vfio-pci
 for i in $(seq 50); do [ -e /dev/nvme0n1 ] && break; sleep 0.1; done

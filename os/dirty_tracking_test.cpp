@@ -46,6 +46,10 @@ class DirtyTrackerTest : public testing::TestWithParam<Case> {
                                       .write_watch = GetParam().method == DirtyMethod::WriteWatch});
     ASSERT_OK(made);
     memory_ = std::move(*made);
+    // Soft-dirty bits of a huge page count for all of it.
+    if (GetParam().method == DirtyMethod::SoftDirty) {
+      ASSERT_OK(memory_.advise(0, 0, MemoryAdvice::NoHugePages));
+    }
   }
   Result<DirtyTracker> start() { return DirtyTracker::start(memory_, {.method = GetParam().method}); }
 

@@ -53,7 +53,8 @@ std::atomic<CounterClock*> g_clock = nullptr;
 
 std::uint64_t first_reading() noexcept {
   CounterClock& made = clock();
-  g_clock.store(&made, std::memory_order_release);
+  // Without the counter every reading comes here, and does not read it.
+  if (made.reason() == nullptr) g_clock.store(&made, std::memory_order_release);
   return made.slow();
 }
 

@@ -19,7 +19,8 @@ enum class DirtyMethod : std::uint8_t {
   Userfaultfd,   ///< Linux 5.7 (5.19 for shared memory): write-protection faults, taken by a thread of ours.
   WriteWatch,    ///< Windows, memory created with `MemoryOptions::write_watch`.
   ProtectFault,  ///< Any host: mprotect and a fault handler. System calls that write to the memory fail with EFAULT.
-  SoftDirty,     ///< Linux with CONFIG_MEM_SOFT_DIRTY; only when forced: writers must stand still during `collect`.
+  SoftDirty,     ///< Linux with CONFIG_MEM_SOFT_DIRTY; only when forced: writers must stand still during `collect`,
+                 ///< and a transparent huge page counts as a whole.
 };
 [[nodiscard]] std::string_view to_string(DirtyMethod method) noexcept;
 

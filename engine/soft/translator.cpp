@@ -41,7 +41,7 @@ void Translator::build(std::byte* buffer, std::size_t room, std::uint32_t first_
     const std::uint8_t* code = bytes_.first.data() + length_;
     std::size_t available = length_ < bytes_.first.size() ? bytes_.first.size() - length_ : 0;
     auto instruction = decode(code, available, rip_ + length_, mode_.code);
-    if (!instruction && available < 15) {
+    if (!instruction && available < 15 && goes_on(code, available, mode_.code)) {
       if (instructions_ > 0) {  // begins a block of its own
         emit_jump_to(mask_rip(rip_ + length_, 64));
         break;
@@ -93,6 +93,7 @@ Block* Translator::translate() {
   block->guest_size = static_cast<std::uint16_t>(length_);
   block->instructions = static_cast<std::uint16_t>(instructions_);
   block->locked = locked_;
+  block->kept = bytes_.in_ram;
   block->first_exit = first_exit;
   block->exits = static_cast<std::uint32_t>(exits_.size());
   for (Exit& exit : exits_) {
@@ -148,7 +149,7 @@ Translator::Flow Translator::emit(const Instruction& instruction) {
   }
   if (treatment == Treatment::Template) return emit_template(instruction);
   if (instruction.info.mnemonic == ZYDIS_MNEMONIC_PAUSE && instruction.info.raw.rex.B != 0) {
-    emit_exchange_rax_r8(instruction.info.raw.rex.W != 0);
+    emit_exchange_rax_r8(instruction.info.operand_width / 8);
     return Flow::Continue;
   }
   emit_copy(instruction);

@@ -213,6 +213,7 @@ int run(const Options& options) {
   }
 
   block_session_signals();  // before the threads of the guest begin
+  catch_fatal_signals();
   auto runtime = Runtime::create(std::move(*config));
   if (!runtime) return refuse(runtime.error());
   auto console = Endpoint::open(*console_target);

@@ -1,12 +1,15 @@
 #include "boot/pvh.hpp"
 
+#include <cstring>
+#include <string_view>
+
 #include "boot/cpu_setup.hpp"
 #include "boot/elf.hpp"
 
 namespace vm_platform::boot {
 namespace {
 
-constexpr std::uint32_t kPhys32Entry = 18;  // XEN_ELFNOTE_PHYS32_ENTRY
+constexpr std::uint32_t kGuestOs = 6, kPhys32Entry = 18;  // XEN_ELFNOTE_GUEST_OS, XEN_ELFNOTE_PHYS32_ENTRY
 constexpr std::uint32_t kMagic = 0x336ec578, kVersion = 1;
 constexpr std::size_t kStartInfoSize = 56, kModuleSize = 32, kMapEntrySize = 24;
 /// The start information and what it points at: the lowest free place that a kernel at 1 MiB does not reach.
@@ -18,11 +21,63 @@ std::optional<std::uint64_t> entry_of(const ElfImage& image, const ByteSource& k
   return note->size() >= 8 ? get<std::uint64_t>(*note, 0) : get<std::uint32_t>(*note, 0);
 }
 
+bool is_for_linux(const ElfImage& image, const ByteSource& kernel) {
+  const auto note = find_note(image, kernel, "Xen", kGuestOs);
+  constexpr std::string_view kName = "linux";
+  return note && note->size() >= kName.size() && std::memcmp(note->data(), kName.data(), kName.size()) == 0;
+}
+
 Result<Gpa> place_low(LoadPlan& plan, const char* what, std::vector<std::byte> bytes) {
   const auto address = plan.find(what, bytes.size(), kLowFloor, kLowLimit, LoadPlan::Search::Lowest);
   if (!address) return address;
   if (auto placed = plan.place(what, *address, std::move(bytes)); !placed) return fail(placed.error());
   return address;
+}
+
+/// The modules and their list. Linux takes the first alone, as its initramfs: for it all are one, end to end, each
+/// archive on the 4-byte boundary where the kernel looks for the next.
+Result<void> place_modules(const BootInput& input, bool as_one, LoadPlan& plan, std::span<std::byte> start) {
+  if (input.modules.empty()) return {};
+  struct Part {
+    std::uint64_t offset = 0, size = 0;
+  };
+  std::vector<Part> parts;
+  std::uint64_t total = 0;
+  for (const auto& module : input.modules) {
+    const std::uint64_t offset = round_up(total, as_one ? 4 : kPageSize);
+    parts.push_back({offset, module.source->size()});
+    total = offset + parts.back().size;
+    if (total > 4 * kGiB)
+      return fail(VmError(ErrorCode::InvalidArgument, "load module", module.source->name(), "larger than 4 GiB")
+                      .with_hint("is this the right file?"));
+  }
+  // Below 4 GiB: Linux hands the address on as its 32-bit ramdisk address.
+  const std::string what = parts.size() == 1 ? "module " + input.modules[0].source->name() : "modules";
+  const auto base = plan.find(what, total, Gpa(kMiB), Gpa(4 * kGiB));
+  if (!base) return fail(base.error());
+  std::vector<std::byte> list((as_one ? 1 : parts.size()) * kModuleSize);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const auto& [source, text] = input.modules[i];
+    const std::uint64_t taken = round_up(parts[i].size, as_one ? 4 : kPageSize);
+    if (auto placed = plan.place("module", *base + parts[i].offset, taken, *source, 0, parts[i].size); !placed)
+      return placed;
+    if (as_one) continue;
+    put(list, i * kModuleSize, base->value + parts[i].offset);
+    put(list, i * kModuleSize + 8, parts[i].size);
+    if (text.empty()) continue;
+    const auto text_address = place_low(plan, "module command line", c_string(text));
+    if (!text_address) return fail(text_address.error());
+    put(list, i * kModuleSize + 16, text_address->value);
+  }
+  if (as_one) {
+    put(list, 0, base->value);
+    put(list, 8, total);
+  }
+  put(start, 12, static_cast<std::uint32_t>(list.size() / kModuleSize));
+  const auto address = place_low(plan, "module list", std::move(list));
+  if (!address) return fail(address.error());
+  put(start, 16, address->value);
+  return {};
 }
 
 }  // namespace
@@ -68,27 +123,8 @@ Result<Boot> plan_pvh(const BootInput& input) {
   put(start, 40, map_address->value);
   put(start, 48, static_cast<std::uint32_t>(input.memory_map.size()));
 
-  if (!input.modules.empty()) {
-    std::vector<std::byte> modules(input.modules.size() * kModuleSize);
-    for (std::size_t i = 0; i < input.modules.size(); ++i) {
-      const auto& [source, text] = input.modules[i];
-      // Below 4 GiB: Linux hands the first module on as its 32-bit ramdisk address.
-      const auto address = plan.find("module " + source->name(), source->size(), Gpa(kMiB), Gpa(4 * kGiB));
-      if (!address) return fail(address.error());
-      if (auto placed = plan.place("module", *address, source->size(), *source, 0, source->size()); !placed)
-        return fail(placed.error());
-      put(modules, i * kModuleSize, address->value);
-      put(modules, i * kModuleSize + 8, source->size());
-      if (text.empty()) continue;
-      const auto text_address = place_low(plan, "module command line", c_string(text));
-      if (!text_address) return fail(text_address.error());
-      put(modules, i * kModuleSize + 16, text_address->value);
-    }
-    const auto list = place_low(plan, "module list", std::move(modules));
-    if (!list) return fail(list.error());
-    put(start, 12, static_cast<std::uint32_t>(input.modules.size()));
-    put(start, 16, list->value);
-  }
+  if (auto placed = place_modules(input, is_for_linux(*image, kernel), plan, start); !placed)
+    return fail(placed.error());
   const auto start_address = place_low(plan, "start information", std::move(start));
   if (!start_address) return fail(start_address.error());
 

@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vm_platform/core.hpp>
+#include <vm_platform/jit_memory.hpp>
 
 #include "engine/cpu_state.hpp"
 #include "guest/bus.hpp"
@@ -73,6 +75,10 @@ class Engine {
 
 struct EngineOptions {
   unsigned cpus = 1;  ///< How many CPUs CPUID and the topology leaves speak of.
+  /// Offers LA57. Off unless it is wanted: a kernel that finds it goes through 32-bit code to switch it on.
+  bool five_level_paging = false;
+  /// Forces how the software engine writes its code, where the best way that the host allows is not wanted.
+  std::optional<JitMode> code_memory = {};
 };
 
 /// Fails with `Unsupported`, naming what is missing, on a host that cannot run it.

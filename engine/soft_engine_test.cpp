@@ -1,10 +1,14 @@
 // Whole small programs on the software engine, in a flat 64-bit guest.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <initializer_list>
 #include <optional>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -49,9 +53,7 @@ class SoftEngineTest : public ::testing::Test {
     put<std::uint64_t>(kGdt + 0x10, 0x00af9b000000ffff), put<std::uint64_t>(kGdt + 0x18, 0x00cf93000000ffff);
     ASSERT_TRUE(ports_.attach(0xf4, 1, exit_, "exit"));
     environment_ = {&*memory_, &ports_, &mmio_, {}};
-    engine_ = create_soft_engine(environment_, {}).value();
-    vcpu_ = engine_->create_vcpu(0, controller_).value();
-    exit_.vcpu = vcpu_.get();
+    make_engine({});
     state_.rip = kCode;
     state_.gpr[kRsp] = kStack;
     state_.cr0 = 0x80010033, state_.cr3 = 0x1000, state_.cr4 = 0x40620, state_.efer = 0xd01, state_.xcr0 = 7;
@@ -61,6 +63,13 @@ class SoftEngineTest : public ::testing::Test {
     state_.gdtr = {kGdt, 0x1f}, state_.idtr = {kIdt, 0xfff};
     state_.xsave[0] = 0x7f, state_.xsave[1] = 3, state_.xsave[24] = 0x80, state_.xsave[25] = 0x1f,
     state_.xsave[512] = 7;
+  }
+
+  void make_engine(const EngineOptions& options) {
+    vcpu_.reset(), engine_.reset();
+    engine_ = create_soft_engine(environment_, options).value();
+    vcpu_ = engine_->create_vcpu(0, controller_).value();
+    exit_.vcpu = vcpu_.get();
   }
 
   template <typename T>
@@ -403,6 +412,105 @@ TEST_F(SoftEngineTest, DataBreakpointIsATrap) {
   EXPECT_EQ(end.dr6 & 0xf, 1u);
   EXPECT_EQ(get<std::uint8_t>(kData + 11), 7u);
   EXPECT_EQ(get<std::uint64_t>(kStack - 40), kCode + 11) << "after the instruction";
+}
+
+/// Bytes at a guest-physical address, as a ROM has them.
+struct Rom : MmioDevice {
+  explicit Rom(std::initializer_list<int> code) : bytes(code.begin(), code.end()) {}
+  std::uint64_t mmio_read(std::uint64_t offset, unsigned, unsigned) override {
+    ++reads;
+    return offset < bytes.size() ? bytes[offset] : 0;
+  }
+  void mmio_write(std::uint64_t, unsigned, std::uint64_t, unsigned) override {}
+  std::vector<std::uint8_t> bytes;
+  unsigned reads = 0;
+};
+
+TEST_F(SoftEngineTest, CodeOutsideOfRamIsReadFromTheBus) {
+  // The bytes behind the last page of RAM: the rest of `mov eax, 0x78563412`, and a loop that adds up 3 + 2 + 1.
+  Rom rom({0x12, 0x34, 0x56, 0x78, 0xb9, 3, 0, 0, 0, 0x01, 0xcb, 0xff, 0xc9, 0x75, 0xfa, 0x89, 0x1e, 0xe6, 0xf4});
+  ASSERT_TRUE(mmio_.attach(Gpa(0xd0000000), 4096, rom, "rom"));
+  put<std::uint64_t>(0x3000 + 8 * 8, 0xd0000083);  // behind RAM in linear addresses
+  put<std::uint8_t>(0xffffff, 0xb8);
+  state_.gpr[kRbx] = 0, state_.gpr[kRsi] = kData;
+  const CpuState end = run({0xbf, 0xff, 0xff, 0xff, 0, 0xff, 0xe7});  // mov edi, 0xffffff; jmp rdi
+  EXPECT_EQ(end.gpr[kRax] & 0xffffff00, 0x78563400u);
+  EXPECT_EQ(end.gpr[kRbx], 6u);
+  EXPECT_EQ(get<std::uint32_t>(kData), 6u);
+  EXPECT_GT(rom.reads, 3 * 15u) << "read anew for each instruction";
+
+  rom.bytes[9] = 0x29;  // sub ebx, ecx
+  state_.rip = 0x1000004;
+  ASSERT_TRUE(vcpu_->set_state(state_));
+  EXPECT_EQ(vcpu_->run().kind, VcpuExit::Kind::Kicked);
+  EXPECT_EQ(get<std::uint32_t>(kData), static_cast<std::uint32_t>(-6));
+}
+
+TEST_F(SoftEngineTest, CodeWhereNothingAnswersIsAnInvalidInstruction) {
+  handler(6);
+  put<std::uint64_t>(0x3000 + 8 * 8, 0xd0000083);
+  const CpuState end = run({0xbf, 0x10, 0, 0, 1, 0xff, 0xd7});  // mov edi, 0x1000010; call rdi
+  EXPECT_EQ(end.gpr[kRax] & 0xff, 6u) << "all ones are no instruction";
+  EXPECT_EQ(get<std::uint64_t>(kStack - 8), kCode + 7);
+}
+
+TEST_F(SoftEngineTest, InvalidInstructionAtTheEndOfAPageDoesNotAskForTheNext) {
+  handler(6), handler(14);
+  put<std::uint8_t>(kCode + 0xfff, 0x06);                  // push es, which 64-bit mode does not have
+  put<std::uint64_t>(0x4000 + (kCode / 4096 + 1) * 8, 0);  // absent
+  const CpuState end = run({0xe9, 0xfa, 0x0f, 0, 0});
+  EXPECT_EQ(end.gpr[kRax] & 0xff, 6u);
+}
+
+TEST_F(SoftEngineTest, CodeIsWrittenWhereOnlyProtectionSwitchingIsAllowed) {
+  make_engine({.code_memory = JitMode::ProtectionSwitch});
+  handler(0);
+  // A loop with a call in it, then code that changes, then a fault of the host's CPU.
+  const CpuState end = run({0xb9, 0xe8, 0x03, 0,    0,             // mov ecx, 1000
+                            0xe8, 0x13, 0,    0,    0,             // call +0x13
+                            0xff, 0xc9,                            // dec ecx
+                            0x75, 0xf7,                            // jnz call
+                            0xc6, 0x05, 0x01, 0,    0,   0, 0x2a,  // mov byte [rip+1], 42
+                            0xb2, 0x01,                            // mov dl, 1 (42 by now)
+                            0x31, 0xc9,                            // xor ecx, ecx
+                            0xf7, 0xf1,                            // div ecx
+                            0xf4, 0x90,                            // hlt; nop
+                            0x48, 0x83, 0xc3, 0x03, 0xc3});        // add rbx, 3; ret
+  EXPECT_EQ(end.gpr[kRbx], state_.gpr[kRbx] + 3000);
+  EXPECT_EQ(end.gpr[kRdx] & 0xff, 42u);
+  EXPECT_EQ(end.gpr[kRax] & 0xff, 0u) << "divided by zero";
+}
+
+TEST_F(SoftEngineTest, MemoryThatTheHostCannotGiveEndsTheRun) {
+  // A file that is empty behind the mapping does what a host without memory does: SIGBUS.
+  const int empty = ::memfd_create("empty", 0);
+  ASSERT_GE(empty, 0);
+  std::byte* page = memory_->host(Gpa(kData), 4096);
+  ASSERT_NE(::mmap(page, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, empty, 0), MAP_FAILED);
+  ::close(empty);
+  std::uint64_t at = kCode;
+  for (const int byte : {0x48, 0x89, 0x03, 0xeb, 0xfe}) put<std::uint8_t>(at++, static_cast<std::uint8_t>(byte));
+  state_.gpr[kRbx] = kData;
+  ASSERT_TRUE(vcpu_->set_state(state_));
+  const VcpuExit exit = vcpu_->run();  // mov [rbx], rax; jmp $
+  EXPECT_EQ(exit.kind, VcpuExit::Kind::Failed);
+  EXPECT_NE(exit.error.find("0x200000"), std::string::npos) << exit.error;
+  EXPECT_NE(exit.error.find("no memory left"), std::string::npos) << exit.error;
+}
+
+TEST_F(SoftEngineTest, ReturnsAloneCanBeInterrupted) {
+  // One page full of RET, which read as addresses point into it, mapped everywhere: a stack without end.
+  std::memset(memory_->host(Gpa(0x20000), 4096), 0xc3, 4096);
+  for (std::uint64_t i = 0; i < 1024; ++i)
+    put<std::uint32_t>(0x10000 + i * 4, 0x20003), put<std::uint32_t>(0x11000 + i * 4, 0x10003);
+  state_.efer = 0, state_.cr3 = 0x11000, state_.cr4 = 0x600, state_.rip = 0xc3c3c3c3;
+  state_.segments[kCs] = {0, 0xffffffff, 0x10, 0xc09b};
+  ASSERT_TRUE(vcpu_->set_state(state_));
+  std::jthread kicker([this] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    vcpu_->kick();
+  });
+  EXPECT_EQ(vcpu_->run().kind, VcpuExit::Kind::Kicked);
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
 // From an address the guest wants to run to the block that does it: fetch rights, lookup, translation, invalidation.
+#include <algorithm>
+#include <cstring>
 #include <optional>
 #include <span>
 
@@ -9,6 +11,11 @@
 
 namespace vm_platform::soft {
 
+std::uint64_t SoftCpu::page_after(std::uint64_t linear) const {
+  const std::uint64_t next = (linear & ~std::uint64_t{4095}) + 4096;
+  return in_64bit() ? next : next & 0xffffffff;
+}
+
 bool SoftCpu::page_is_global(std::uint64_t at) const {
   const TlbEntry& entry = mmu.entries[(at >> 12) % MmuState::kEntries];
   return entry.page == at >> 12 && (entry.flags & TlbEntry::kGlobal) != 0;
@@ -18,23 +25,34 @@ bool SoftCpu::is_global(const Block& block) const {
   return page_is_global(block.rip) && (block.second_physical == 0 || page_is_global(block.rip + block.guest_size - 1));
 }
 
-Block& SoftCpu::find_block(std::uint64_t at, const Mode& mode) {
-  const std::uint64_t linear = fetch_address(at);
+const TlbEntry& SoftCpu::fetch_page(std::uint64_t linear) {
   const WalkResult result = walk(*this, linear, false, true, cpl == 3 ? Walker::User : Walker::SupervisorOpen);
   if (result.status == WalkStatus::Fault) throw GuestFault{Vector::PageFault, result.error_code, linear};
   if (result.status == WalkStatus::NotCanonical) raise(Vector::GeneralProtection, 0);
-  if (result.entry->host == nullptr)
-    throw VmError(ErrorCode::Unsupported, "run guest code", "outside of RAM", "nothing to execute there");
-  const std::uint64_t physical = result.entry->physical | (linear & 4095);
+  return *result.entry;
+}
+
+void SoftCpu::fetch_bytes(std::uint64_t linear, std::span<std::uint8_t> out) {
+  const TlbEntry& page = fetch_page(linear);
+  const std::uint64_t offset = linear & 4095;
+  if (page.host != nullptr) {
+    std::memcpy(out.data(), page.host + offset, out.size());
+    return;
+  }
+  for (std::size_t i = 0; i < out.size(); ++i)
+    out[i] = static_cast<std::uint8_t>(environment.mmio->read(Gpa((page.physical | offset) + i), 1, index));
+}
+
+Block& SoftCpu::find_block(std::uint64_t at, const Mode& mode) {
+  const std::uint64_t linear = fetch_address(at);
+  const TlbEntry& page = fetch_page(linear);
   const std::uint64_t cs_base = in_64bit() ? 0 : segments[kCs].base;
+  if (page.host == nullptr) return translate_outside_ram(linear, at, cs_base, mode);
+  const std::uint64_t physical = page.physical | (linear & 4095);
   if (Block* block = code.find(physical, at, cs_base, mode)) {
     if (block->second_physical == 0) return *block;
     // It goes on in the next page: that one must still be where it was.
-    const std::uint64_t next_page = (linear & ~std::uint64_t{4095}) + 4096;
-    const WalkResult next = walk(*this, next_page, false, true, cpl == 3 ? Walker::User : Walker::SupervisorOpen);
-    if (next.status == WalkStatus::Fault) throw GuestFault{Vector::PageFault, next.error_code, next_page};
-    if (next.status == WalkStatus::Done && next.entry->physical == (block->second_physical & ~std::uint64_t{4095}))
-      return *block;
+    if (fetch_page(page_after(linear)).physical == (block->second_physical & ~std::uint64_t{4095})) return *block;
     invalidate_code(world, code, physical, 1, true);
   }
   return translate(linear, at, cs_base, mode);
@@ -58,42 +76,62 @@ void revoke_writes(World& world, const std::byte* host_page) {
 
 }  // namespace
 
+void SoftCpu::make_room_for_code() {
+  if (!code.nearly_full()) return;
+  const World::Stop stop(world);
+  for (SoftCpu* cpu : world.cpus) cpu->links.drop_all();
+  code.clear();
+}
+
 Block& SoftCpu::translate(std::uint64_t linear, std::uint64_t at, std::uint64_t cs_base, const Mode& mode) {
-  const auto fetch = [&](std::uint64_t page) -> const TlbEntry& {
-    const WalkResult result = walk(*this, page, false, true, cpl == 3 ? Walker::User : Walker::SupervisorOpen);
-    if (result.status == WalkStatus::Fault) throw GuestFault{Vector::PageFault, result.error_code, page};
-    if (result.status == WalkStatus::NotCanonical) raise(Vector::GeneralProtection, 0);
-    if (result.entry->host == nullptr)
-      throw VmError(ErrorCode::Unsupported, "run guest code", "outside of RAM", "nothing to execute there");
-    return *result.entry;
-  };
-  const World::Lock lock(world);
-  if (code.nearly_full()) {
-    const World::Stop stop(world);
-    for (SoftCpu* cpu : world.cpus) cpu->links.drop_all();
-    code.clear();
-  }
-  const TlbEntry first = fetch(linear);
-  const unsigned offset = static_cast<unsigned>(linear & 4095);
-  CodeBytes bytes{
-      {reinterpret_cast<const std::uint8_t*>(first.host) + offset, 4096 - offset}, {}, first.physical | offset, 0};
-  if (Block* block = code.find(bytes.physical, at, cs_base, mode); block != nullptr && block->second_physical == 0)
-    return *block;
-  std::optional<World::Stop> stop;
-  const auto watch = [&](const TlbEntry& page) {
-    if (code.pages.has_code(page.physical)) return;
-    if (!stop && !alone) stop.emplace(world);
-    revoke_writes(world, page.host);
-  };
-  watch(first);
-  Block* block = Translator(code, mode, at, cs_base, bytes).translate();
-  if (block == nullptr) {
-    const TlbEntry second = fetch((linear & ~std::uint64_t{4095}) + 4096);
-    bytes.second = {reinterpret_cast<const std::uint8_t*>(second.host), 4096};
-    bytes.second_physical = second.physical | 1;  // never 0; the address of the page is what counts
-    watch(second);
+  Block* block = nullptr;
+  {
+    const World::Lock lock(world);
+    make_room_for_code();
+    const TlbEntry first = fetch_page(linear);
+    const unsigned offset = static_cast<unsigned>(linear & 4095);
+    CodeBytes bytes{
+        {reinterpret_cast<const std::uint8_t*>(first.host) + offset, 4096 - offset}, {}, first.physical | offset, 0};
+    if (Block* found = code.find(bytes.physical, at, cs_base, mode); found != nullptr && found->second_physical == 0)
+      return *found;
+    std::optional<World::Stop> stop;
+    const auto watch = [&](const TlbEntry& page) {
+      if (code.pages.has_code(page.physical)) return;
+      if (!stop && !alone) stop.emplace(world);
+      revoke_writes(world, page.host);
+    };
+    watch(first);
     block = Translator(code, mode, at, cs_base, bytes).translate();
+    if (block == nullptr) {
+      const TlbEntry second = fetch_page(page_after(linear));
+      if (second.host != nullptr) {
+        bytes.second = {reinterpret_cast<const std::uint8_t*>(second.host), 4096};
+        bytes.second_physical = second.physical | 1;  // never 0; the address of the page is what counts
+        watch(second);
+        block = Translator(code, mode, at, cs_base, bytes).translate();
+      }
+    }
+    if (block != nullptr)
+      for (SoftCpu* cpu : world.cpus) cpu->links.add_slots(block->first_exit, block->exits);
   }
+  return block != nullptr ? *block : translate_outside_ram(linear, at, cs_base, mode);
+}
+
+Block& SoftCpu::translate_outside_ram(std::uint64_t linear, std::uint64_t at, std::uint64_t cs_base, Mode mode) {
+  mode.checked = true;
+  std::uint8_t bytes[15];
+  const auto in_page = std::min<std::size_t>(sizeof bytes, 4096 - (linear & 4095));
+  // Without the world's lock: a device that is read may have to wait for somebody who waits for it.
+  fetch_bytes(linear, std::span(bytes).first(in_page));
+  std::size_t size = in_page;
+  if (in_page < sizeof bytes && goes_on(bytes, in_page, mode.code)) {
+    fetch_bytes(page_after(linear), std::span(bytes).subspan(in_page));
+    size = sizeof bytes;
+  }
+  const World::Lock lock(world);
+  make_room_for_code();
+  const CodeBytes source{std::span<const std::uint8_t>(bytes).first(size), {}, fetch_page(linear).physical, 0, false};
+  Block* block = Translator(code, mode, at, cs_base, source).translate();
   for (SoftCpu* cpu : world.cpus) cpu->links.add_slots(block->first_exit, block->exits);
   return *block;
 }

@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ranges>
 
 namespace vm_platform::soft {
 
-Result<std::unique_ptr<CodeCache>> CodeCache::create(std::uint64_t guest_memory_end) {
-  auto memory = JitMemory::create(kCodeBytes);
+Result<std::unique_ptr<CodeCache>> CodeCache::create(std::uint64_t guest_memory_end, std::optional<JitMode> mode) {
+  auto memory = JitMemory::create({.size = kCodeBytes, .mode = mode, .name = "translated-code"});
   if (!memory) return fail(memory.error());
   return std::unique_ptr<CodeCache>(new CodeCache(std::move(*memory), guest_memory_end));
 }
@@ -14,6 +15,7 @@ Result<std::unique_ptr<CodeCache>> CodeCache::create(std::uint64_t guest_memory_
 CodeCache::CodeCache(JitMemory memory, std::uint64_t guest_memory_end)
     : pages(guest_memory_end),
       memory_(std::move(memory)),
+      staging_(memory_.mode() == JitMode::DualMapping ? nullptr : std::make_unique<std::byte[]>(kStagingBytes)),
       buckets_(std::make_unique<std::atomic<Block*>[]>(kBuckets)) {}
 
 std::size_t CodeCache::bucket(std::uint64_t physical, std::uint64_t rip) {
@@ -31,12 +33,13 @@ Block* CodeCache::find(std::uint64_t physical, std::uint64_t rip, std::uint64_t 
 
 Block* CodeCache::block_at(std::uint64_t host_address) const {
   const std::uint64_t offset = host_address - code_begin();
-  if (offset >= used_) return nullptr;
-  auto after = std::upper_bound(blocks_.begin(), blocks_.end(), offset,
-                                [](std::uint64_t at, const auto& block) { return at < block->code; });
-  if (after == blocks_.begin()) return nullptr;
-  Block* block = (after - 1)->get();
-  return offset - block->code < block->code_size ? block : nullptr;
+  const std::uint32_t count = block_count_.load(std::memory_order_acquire);
+  const auto numbers = std::views::iota(std::uint32_t{0}, count);
+  const auto after =
+      std::ranges::upper_bound(numbers, offset, {}, [this](std::uint32_t number) { return numbered(number)->code; });
+  if (after == numbers.begin()) return nullptr;
+  Block* found = numbered(*(after - 1)).get();
+  return offset - found->code < found->code_size ? found : nullptr;
 }
 
 std::uint32_t CodeCache::add_exit(Exit exit) {
@@ -48,25 +51,37 @@ std::uint32_t CodeCache::add_exit(Exit exit) {
 
 Block* CodeCache::add(std::unique_ptr<Block> owned) {
   Block* block = owned.get();
-  used_ = static_cast<std::uint32_t>(round_up(used_ + block->code_size, 16));
+  if (staging_) write(used_, {staging_.get(), block->code_size});
+  used_ = static_cast<std::uint32_t>(round_up(used_ + block->code_size, kBlockAlignment));
   translated_instructions += block->instructions;
   ++translated_blocks;
+  const std::uint32_t number = block_count_;
+  auto& chunk = blocks_[number / kBlockChunk];
+  if (chunk == nullptr) chunk = std::make_unique<std::unique_ptr<Block>[]>(kBlockChunk);
+  chunk[number % kBlockChunk] = std::move(owned);
+  block_count_.store(number + 1, std::memory_order_release);
+  if (!block->kept) return block;
   by_page_[block->physical / 4096].push_back(block);
   pages.mark(block->physical, block->first_page_bytes());
   if (block->second_physical != 0) {
     by_page_[block->second_physical / 4096].push_back(block);
     pages.mark(block->second_physical & ~std::uint64_t{4095}, block->guest_size - block->first_page_bytes());
   }
-  blocks_.push_back(std::move(owned));
   std::atomic<Block*>& head = buckets_[bucket(block->physical, block->rip)];
   block->next.store(head.load(std::memory_order_relaxed), std::memory_order_relaxed);
   head.store(block, std::memory_order_release);
   return block;
 }
 
+void CodeCache::write(std::uint32_t offset, std::span<const std::byte> code) {
+  // Threads that run into the pages meanwhile wait in the fault handler of JitMemory.
+  if (auto stored = memory_.store(offset, code); !stored) throw VmError(stored.error());
+}
+
 void CodeCache::set_distance(std::uint32_t patch, std::uint32_t target) {
   // Aligned, so one store: a CPU running through it sees the old target or the new one.
   const std::uint32_t distance = target - (patch + 4);
+  if (staging_) return write(patch, std::as_bytes(std::span(&distance, 1)));
   __atomic_store_n(reinterpret_cast<std::uint32_t*>(memory_.writable() + patch), distance, __ATOMIC_RELEASE);
 }
 
@@ -129,7 +144,8 @@ void CodeCache::clear() {
   for (std::size_t i = 0; i < kBuckets; ++i) buckets_[i].store(nullptr, std::memory_order_relaxed);
   for (const auto& [page, blocks] : by_page_) pages.assign(page * 4096, 0);
   by_page_.clear();
-  blocks_.clear();
+  for (std::uint32_t number = 0; number < block_count_; ++number) numbered(number).reset();
+  block_count_ = 0;
   for (std::uint32_t number = 0; number < exit_count_; ++number) exit(number) = Exit{};
   exit_count_ = 0;
   used_ = 0;

@@ -4,11 +4,14 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <unordered_map>
 #include <vector>
-#include <vm_platform/memory.hpp>
+#include <vm_platform/jit_memory.hpp>
 
 #include "engine/soft/code_pages.hpp"
+#include "engine/soft/counter.hpp"
 #include "engine/soft/instruction.hpp"
 #include "engine/soft/mode.hpp"
 
@@ -44,6 +47,7 @@ struct Block {
   std::uint32_t code = 0, code_size = 0;  ///< In the code buffer.
   std::uint16_t guest_size = 0, instructions = 0;
   bool valid = true;
+  bool kept = true;                    ///< False: of bytes that are not RAM; run once, never found again or led to.
   bool locked = false;                 ///< Checked blocks: an atomic instruction, which no other CPU may see half-done.
   std::atomic<Block*> next = nullptr;  ///< In its hash bucket.
   std::uint32_t first_exit = 0, exits = 0;  ///< Its exits' numbers are consecutive.
@@ -63,7 +67,8 @@ class CodeCache {
   static constexpr std::uint64_t kCodeBytes = 48 * kMiB;
   static constexpr std::uint32_t kMaxExits = 1 << 20;
 
-  static Result<std::unique_ptr<CodeCache>> create(std::uint64_t guest_memory_end);
+  /// `mode` forces a way of writing code; otherwise the best that the host allows.
+  static Result<std::unique_ptr<CodeCache>> create(std::uint64_t guest_memory_end, std::optional<JitMode> mode = {});
 
   // ---- lock-free
   [[nodiscard]] Block* find(std::uint64_t physical, std::uint64_t rip, std::uint64_t cs_base, const Mode& mode) const;
@@ -73,11 +78,13 @@ class CodeCache {
   [[nodiscard]] Block* block_at(std::uint64_t host_address) const;
 
   // ---- with the lock
-  /// Where the next block's code goes, and how much room there is.
-  [[nodiscard]] std::byte* free_code() const { return memory_.writable() + used_; }
+  /// Where the next block's code is to be written, what its offset in the buffer will be, and how much room there is.
+  [[nodiscard]] std::byte* free_code() const { return staging_ ? staging_.get() : memory_.writable() + used_; }
   [[nodiscard]] std::uint32_t free_offset() const { return used_; }
-  [[nodiscard]] std::size_t free_bytes() const { return memory_.size() - used_; }
-  [[nodiscard]] bool nearly_full() const { return free_bytes() < 256 * kKiB || exit_count_ + 512 > kMaxExits; }
+  [[nodiscard]] std::size_t free_bytes() const { return staging_ ? kStagingBytes : memory_.size() - used_; }
+  [[nodiscard]] bool nearly_full() const {
+    return memory_.size() - used_ < kStagingBytes || exit_count_ + 512 > kMaxExits;
+  }
   std::uint32_t add_exit(Exit exit);
   /// Takes a finished block of `code_size` bytes at free_code() in.
   Block* add(std::unique_ptr<Block> block);
@@ -101,8 +108,9 @@ class CodeCache {
   void clear();
 
   CodePages pages;
-  std::uint64_t translated_instructions = 0, translated_blocks = 0, invalidated_blocks = 0;
+  Counter translated_instructions, translated_blocks, invalidated_blocks;
   [[nodiscard]] std::uint64_t code_bytes() const { return used_; }
+  [[nodiscard]] std::span<const std::byte> executable_bytes() const { return {memory_.executable(), kCodeBytes}; }
   [[nodiscard]] std::uint64_t code_begin() const { return reinterpret_cast<std::uint64_t>(memory_.executable()); }
   [[nodiscard]] std::uint32_t exit_count() const { return exit_count_; }
 
@@ -111,16 +119,26 @@ class CodeCache {
   static std::size_t bucket(std::uint64_t physical, std::uint64_t rip);
   [[nodiscard]] std::vector<Block*> overlapping(std::uint64_t physical, std::uint64_t size) const;
   void remove(Block& block);
+  void write(std::uint32_t offset, std::span<const std::byte> code);
   void set_distance(std::uint32_t patch, std::uint32_t target);
 
   static constexpr std::size_t kBuckets = 1 << 16;
+  static constexpr std::size_t kStagingBytes = 256 * kKiB;  // more than any block takes
   JitMemory memory_;
-  std::uint32_t used_ = 0;
+  std::unique_ptr<std::byte[]> staging_;  // where code cannot be written in place
+  std::atomic<std::uint32_t> used_ = 0;
   std::unique_ptr<std::atomic<Block*>[]> buckets_;
-  static constexpr std::uint32_t kExitChunk = 4096;  // chunks stay where they are: other CPUs read while one adds
+  // Exits and blocks are kept in chunks, which stay where they are: other CPUs read while one adds.
+  static constexpr std::uint32_t kExitChunk = 4096;
   std::unique_ptr<Exit[]> exits_[kMaxExits / kExitChunk];
   std::uint32_t exit_count_ = 0;
-  std::vector<std::unique_ptr<Block>> blocks_;  // in the order of their code
+  static constexpr std::uint32_t kBlockChunk = 4096, kBlockAlignment = 16;
+  [[nodiscard]] std::unique_ptr<Block>& numbered(std::uint32_t number) const {
+    return blocks_[number / kBlockChunk][number % kBlockChunk];
+  }
+  /// In the order of their code.
+  std::unique_ptr<std::unique_ptr<Block>[]> blocks_[kCodeBytes / kBlockAlignment / kBlockChunk];
+  std::atomic<std::uint32_t> block_count_ = 0;
   std::unordered_map<std::uint64_t, std::vector<Block*>> by_page_;
 };
 

@@ -101,6 +101,7 @@ struct CpuContext {
   Segment ldtr, tr;
   DescriptorTable gdtr, idtr;
   std::uint64_t cr0 = 0, cr2 = 0, cr3 = 0, cr4 = 0, efer = 0, xcr0 = 1;
+  std::uint64_t pdpte[4] = {};  ///< PAE paging: the page-directory pointers, as they were when CR3 was loaded.
   std::uint64_t debug_address[4] = {};
   std::uint64_t dr6 = 0xffff0ff0, dr7 = 0x400;
   std::uint8_t cpl = 0;

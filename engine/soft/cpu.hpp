@@ -5,6 +5,7 @@
 
 #include "engine/engine.hpp"
 #include "engine/soft/context.hpp"
+#include "engine/soft/counter.hpp"
 #include "engine/soft/mmu_state.hpp"
 
 namespace vm_platform::soft {
@@ -47,7 +48,9 @@ class Cpu : public CpuContext {
   CodePages& code_pages;
   const unsigned index;
   MmuState mmu;
-  VcpuStats counters;
+  struct {
+    Counter exits, port_accesses, mmio_accesses, interrupts, exceptions, halts;
+  } counters;  ///< See VcpuStats.
 };
 
 }  // namespace vm_platform::soft

@@ -52,11 +52,22 @@ std::optional<Instruction> decode(const std::uint8_t* bytes, std::size_t availab
   return instruction;
 }
 
-bool is_too_long(const std::uint8_t* bytes, std::size_t available, CodeSize size) {
+namespace {
+
+ZyanStatus decoding_status(const std::uint8_t* bytes, std::size_t available, CodeSize size) {
   ZydisDecodedInstruction info;
   ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-  return available >= 15 && ZydisDecoderDecodeFull(&decoder_for(size), bytes, available, &info, operands) ==
-                                ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
+  return ZydisDecoderDecodeFull(&decoder_for(size), bytes, available, &info, operands);
+}
+
+}  // namespace
+
+bool goes_on(const std::uint8_t* bytes, std::size_t available, CodeSize size) {
+  return available == 0 || decoding_status(bytes, available, size) == ZYDIS_STATUS_NO_MORE_DATA;
+}
+
+bool is_too_long(const std::uint8_t* bytes, std::size_t available, CodeSize size) {
+  return available >= 15 && decoding_status(bytes, available, size) == ZYDIS_STATUS_INSTRUCTION_TOO_LONG;
 }
 
 }  // namespace vm_platform::soft

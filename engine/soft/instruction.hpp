@@ -27,6 +27,9 @@ bool decode(const std::uint8_t* bytes, std::size_t available, std::uint64_t rip,
             Instruction& instruction);
 std::optional<Instruction> decode(const std::uint8_t* bytes, std::size_t available, std::uint64_t rip, CodeSize size);
 
+/// Whether the bytes fail to decode because there are too few of them.
+bool goes_on(const std::uint8_t* bytes, std::size_t available, CodeSize size);
+
 /// Whether the bytes fail to decode because they go on for more than 15 bytes (#GP rather than #UD).
 bool is_too_long(const std::uint8_t* bytes, std::size_t available, CodeSize size);
 

@@ -147,32 +147,6 @@ std::byte* host_pointer(Cpu& cpu, std::uint64_t linear, std::size_t size, Access
   return page.host + (linear & 4095);
 }
 
-bool translate_quietly(const Cpu& cpu, std::uint64_t linear, std::uint64_t& physical) {
-  physical = linear;
-  if ((cpu.cr0 & cr0::kPaging) == 0) return true;
-  const bool pae = (cpu.cr4 & cr4::kPae) != 0, long_mode = cpu.long_mode();
-  int level = !pae ? 2 : !long_mode ? 3 : (cpu.cr4 & cr4::kLa57) != 0 ? 5 : 4;
-  const unsigned bits = pae ? 9 : 10, entry_size = pae ? 8 : 4;
-  std::uint64_t table = cpu.cr3 & (long_mode ? 0x0000fffffffff000 : pae ? 0xffffffe0 : 0xfffff000);
-  for (;; --level) {
-    const unsigned shift = 12 + bits * static_cast<unsigned>(level - 1);
-    const std::uint64_t mask = pae && !long_mode && level == 3 ? 3 : (1U << bits) - 1;
-    const std::byte* entry = cpu.mmu.memory.host(Gpa(table + ((linear >> shift) & mask) * entry_size), entry_size);
-    if (entry == nullptr) return false;
-    std::uint64_t value = 0;
-    std::memcpy(&value, entry, entry_size);
-    if ((value & 1) == 0) return false;
-    const bool leaf = level == 1 || ((value & 0x80) != 0 && level <= (long_mode ? 3 : 2));
-    const std::uint64_t frame = value & (pae ? 0x0000fffffffff000 : 0xfffff000);
-    if (leaf) {
-      const std::uint64_t offset = (1ULL << shift) - 1;
-      physical = (frame & ~offset) | (linear & offset);
-      return true;
-    }
-    table = frame;
-  }
-}
-
 void flush_tlb(Cpu& cpu) {
   MmuState& mmu = cpu.mmu;
   for (std::size_t pcid = 0; pcid < MmuState::kPcids; ++pcid) mmu.pcid_generation[pcid] = 0;

@@ -47,9 +47,6 @@ void write_linear(Cpu& cpu, std::uint64_t linear, T value, Rights rights = Right
 std::byte* host_pointer(Cpu& cpu, std::uint64_t linear, std::size_t size, Access access,
                         Rights rights = Rights::Current);
 
-/// Translates without side effects (no accessed bits, no fault): for debugging and INVLPG-like uses.
-bool translate_quietly(const Cpu& cpu, std::uint64_t linear, std::uint64_t& physical);
-
 // TLB maintenance, for what instructions ask (Intel SDM vol. 3, 4.10.4).
 void flush_tlb(Cpu& cpu);             ///< Everything, global pages and all PCIDs: CR0.PG, CR4.PGE … changed.
 void flush_tlb_non_global(Cpu& cpu);  ///< The current PCID's, except global pages.

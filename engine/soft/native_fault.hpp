@@ -2,16 +2,21 @@
 // guest's.
 #pragma once
 
-#include "engine/soft/code_cache.hpp"
+#include <span>
+#include <vm_platform/signals.hpp>
+
 #include "engine/soft/cpu.hpp"
 
 namespace vm_platform::soft {
 
-/// While one of these lives, faults of this thread inside the code buffer end the run of generated code with
-/// ExitReason::NativeFault. Faults anywhere else go to whatever handler was there before.
+/// Hands exceptions of the host CPU inside `code` to the CPU whose NativeFaultScope the thread is in: the run of
+/// generated code ends with ExitReason::NativeFault. Page faults are passed on: no guest raises one there.
+Result<SignalHandler> handle_native_faults(std::span<const std::byte> code);
+
+/// While one of these lives, this thread's generated code is `cpu`'s.
 class NativeFaultScope {
  public:
-  NativeFaultScope(Cpu& cpu, const CodeCache& code);
+  explicit NativeFaultScope(Cpu& cpu);
   ~NativeFaultScope();
   NativeFaultScope(const NativeFaultScope&) = delete;
   NativeFaultScope& operator=(const NativeFaultScope&) = delete;

@@ -57,8 +57,8 @@ std::uint32_t check_rights(const Cpu& cpu, std::uint8_t flags, const Request& re
 }
 
 std::uint32_t error_bits(const Cpu& cpu, const Request& request) noexcept {
-  const bool fetch_bit = request.execute && ((cpu.efer & efer::kNoExecute) != 0 || (cpu.cr4 & cr4::kSmep) != 0) &&
-                         (cpu.cr4 & cr4::kPae) != 0;
+  const bool no_execute = (cpu.cr4 & cr4::kPae) != 0 && (cpu.efer & efer::kNoExecute) != 0;
+  const bool fetch_bit = request.execute && (no_execute || (cpu.cr4 & cr4::kSmep) != 0);
   return (request.write ? page_fault::kWrite : 0) | (request.walker == Walker::User ? page_fault::kUser : 0) |
          (fetch_bit ? page_fault::kFetch : 0);
 }
@@ -69,23 +69,23 @@ enum class Step : std::uint8_t { Found, Fault, Again };
 Step walk_64(Cpu& cpu, std::uint64_t linear, const Request& request, Gathered& out, std::uint32_t& error) noexcept {
   const bool long_mode = (cpu.efer & efer::kLongModeActive) != 0;
   int level = !long_mode ? 3 : (cpu.cr4 & cr4::kLa57) != 0 ? 5 : 4;
-  std::uint64_t table = cpu.cr3 & (long_mode ? kFrame : 0xffffffe0ULL);
+  std::uint64_t table = cpu.cr3 & kFrame;
   const bool nx_on = (cpu.efer & efer::kNoExecute) != 0;
   for (;; --level) {
     const unsigned shift = 12 + 9 * static_cast<unsigned>(level - 1);
-    const std::uint64_t slot = !long_mode && level == 3 ? (linear >> 30) & 3 : (linear >> shift) & 511;
-    auto* entry = reinterpret_cast<std::uint64_t*>(ram(cpu.mmu, table + slot * 8, 8));
+    const std::uint64_t slot = (linear >> shift) & (long_mode || level < 3 ? 511 : 3);
+    const bool legacy_pdpte = !long_mode && level == 3;
+    auto* entry = legacy_pdpte ? &cpu.pdpte[slot] : reinterpret_cast<std::uint64_t*>(ram(cpu.mmu, table + slot * 8, 8));
     const std::uint64_t value = entry == nullptr ? 0 : __atomic_load_n(entry, __ATOMIC_ACQUIRE);
     if ((value & kPtePresent) == 0) {
       error = 0;
       return Step::Fault;
     }
-    const bool legacy_pdpte = !long_mode && level == 3;
     const bool leaf = level == 1 || ((value & kPteLarge) != 0 && (level == 2 || (level == 3 && long_mode)));
     std::uint64_t reserved = kReservedAddress;
     if (!nx_on) reserved |= kPteNoExecute;
     if (!long_mode) reserved |= 0x7ff0000000000000;
-    if (legacy_pdpte) reserved |= kPteNoExecute | 0x1e6;
+    if (legacy_pdpte) reserved = 0;  // looked at when it was loaded
     if (level >= 4) reserved |= kPteLarge;
     if (leaf && level > 1) reserved |= (1ULL << shift) - 1 - 0x1fff;
     if ((value & reserved) != 0) {

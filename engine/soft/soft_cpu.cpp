@@ -1,12 +1,14 @@
 #include "engine/soft/soft_cpu.hpp"
 
 #include <cstring>
+#include <utility>
 
 #include "engine/soft/classify.hpp"
 #include "engine/soft/mmu.hpp"
 #include "engine/soft/native_fault.hpp"
 #include "engine/soft/page_walk.hpp"
 #include "engine/soft/semantics/breakpoints.hpp"
+#include "engine/soft/semantics/operands.hpp"
 #include "engine/soft/translator.hpp"
 
 namespace vm_platform::soft {
@@ -46,7 +48,7 @@ void SoftCpu::sleep() {
 
 VcpuExit SoftCpu::run() {
   const GsBinding binding(*this);
-  const NativeFaultScope native_faults(*this, code);
+  const NativeFaultScope native_faults(*this);
   world.enter();
   VcpuExit exit;
   for (;;) {
@@ -98,6 +100,10 @@ SoftCpu::Next SoftCpu::handle_events(VcpuExit& exit) {
   __atomic_store_n(&poll, 0, __ATOMIC_SEQ_CST);
   world.safepoint();
   check_interrupts_ = true;
+  if (world.memory_guard->lost()) {
+    exit = {VcpuExit::Kind::Failed, world.memory_guard->error().message()};
+    return Next::Return;
+  }
   if (kicked.exchange(false)) {
     // Whatever else was asked for is looked at when run() is called again.
     __atomic_store_n(&poll, 1, __ATOMIC_SEQ_CST);
@@ -145,8 +151,7 @@ void SoftCpu::take_interrupt() {
 
 std::uint64_t SoftCpu::fetch_address(std::uint64_t at) const {
   if (in_64bit()) {
-    if (static_cast<std::uint64_t>(static_cast<std::int64_t>(at << 16) >> 16) != at && (cr4 & cr4::kLa57) == 0)
-      raise(Vector::GeneralProtection, 0);
+    if (!is_canonical(*this, at)) raise(Vector::GeneralProtection, 0);
     return at;
   }
   if (at > segments[kCs].limit) raise(Vector::GeneralProtection, 0);
@@ -159,6 +164,7 @@ void SoftCpu::step() {
   if (interrupt_shadow || retry_checked_) mode.checked = true;
   interrupt_shadow = false;
   retry_checked_ = false;
+  const bool stack_changed = std::exchange(stack_changed_, false);
   if (!mode.checked) {
     links.use_mode(mode);
     if (const std::uint64_t known = links.find_jump(rip, mode)) {
@@ -168,17 +174,22 @@ void SoftCpu::step() {
     }
   }
   if (mode.checked) {
-    step_checked(mode, single_step);
+    step_checked(mode, single_step, stack_changed);
     return;
   }
   Block& block = find_block(rip, mode);
+  if (block.mode.checked) {  // outside of RAM
+    run_block(block);
+    return;
+  }
   vmp_soft_enter(code.executable(block));
   after_block(mode);
 }
 
-void SoftCpu::step_checked(const Mode& mode, bool single_step) {
+void SoftCpu::step_checked(const Mode& mode, bool single_step, bool stack_changed) {
   const std::uint64_t resume = system_flags & rflags::kResume, at = rip;
-  if (has_breakpoints(*this) && resume == 0) {
+  // After MOV SS and POP SS nothing comes between them and the next instruction (Intel SDM vol. 3, 6.8.3).
+  if (has_breakpoints(*this) && resume == 0 && !stack_changed) {
     if (const std::uint64_t hits = instruction_breakpoints(*this, fetch_address(at)))
       throw GuestFault{Vector::Debug, {}, 0, hits};
   }
@@ -187,7 +198,7 @@ void SoftCpu::step_checked(const Mode& mode, bool single_step) {
   single_step_done = false;
   run_block(find_block(at, mode));
   if (rip == at) system_flags |= resume;
-  if (interrupt_shadow) return;  // traps wait until after the instruction that follows MOV SS
+  if (stack_changed_) return;  // traps wait until after the instruction that follows
   const std::uint64_t traps = debug_hits | (single_step && !single_step_done ? 1U << 14 : 0);
   debug_hits = 0;
   if (traps != 0) throw GuestFault{Vector::Debug, {}, 0, traps};
@@ -231,15 +242,15 @@ void SoftCpu::after_block(const Mode& mode) {
       on_execute(static_cast<std::uint32_t>(exit_value));
       return;
     case ExitReason::Poll:
-      rip = rip_of(exit_value, static_cast<std::uint32_t>(scratch[8]) >> kInfoRipShift);
+      rip = interrupted_rip();
       check_interrupts_ = true;
       return;
     case ExitReason::Checked:
-      rip = rip_of(exit_value, static_cast<std::uint32_t>(scratch[8]) >> kInfoRipShift);
+      rip = interrupted_rip();
       retry_checked_ = true;
       return;
     case ExitReason::PageFault:
-      rip = rip_of(exit_value, static_cast<std::uint32_t>(scratch[8]) >> kInfoRipShift);
+      rip = interrupted_rip();
       deliver({Vector::PageFault, fault_error, fault_address});  // not thrown: there are many
       return;
     case ExitReason::NativeFault:
@@ -257,6 +268,11 @@ void SoftCpu::after_block(const Mode& mode) {
   throw VmError(ErrorCode::Status, "run generated code", "exit " + std::to_string(exit_reason), "unknown");
 }
 
+/// After an exit whose thunk was called with access info: where the instruction that asked stands.
+std::uint64_t SoftCpu::interrupted_rip() const {
+  return rip_of(exit_value, static_cast<std::uint32_t>(scratch[8]) >> kInfoRipShift);
+}
+
 std::uint64_t SoftCpu::rip_of(std::uint64_t host_pc, std::uint32_t offset) const {
   const Block* block = code.block_at(host_pc - 1);  // a return address: it may be the first byte after the block
   if (block == nullptr) throw VmError(ErrorCode::Status, "find the block of", "a host address", "there is none");
@@ -271,7 +287,7 @@ void SoftCpu::on_link(std::uint32_t number, const Mode& mode) {
   const World::Lock lock(world);
   // Taking the lock may have let another CPU remove either block.
   Exit& exit = code.exit(number);
-  if (!from->valid || exit.from != from || !target.valid) return;
+  if (!from->valid || exit.from != from || !target.valid || !target.kept) return;
   if (exit.kind == Exit::Kind::SamePage && target.second_physical == 0) {
     if (exit.to != &target) code.link(number, target);
     return;
@@ -299,6 +315,7 @@ void SoftCpu::on_indirect(const Mode& mode) {
   rip = target;
   if (mode.checked) return;
   Block& block = find_block(rip, mode);
+  if (!block.kept) return;
   links.set_jump(rip, mode, reinterpret_cast<std::uint64_t>(code.executable(block)), block, is_global(block));
 }
 
@@ -322,6 +339,7 @@ void SoftCpu::on_execute(std::uint32_t number) {
     return;
   }
   execute(*this, instruction);
+  stack_changed_ = interrupt_shadow && instruction.info.mnemonic != ZYDIS_MNEMONIC_STI;
   check_interrupts_ = true;
 }
 
@@ -354,19 +372,7 @@ void SoftCpu::on_native_fault() {
   const std::uint64_t host_pc = exit_value, trap = scratch[12];
   Block* block = code.block_at(host_pc);
   if (block == nullptr) throw VmError(ErrorCode::Status, "handle a host exception", "outside of every block", "");
-  // The bytes are unchanged (else the block would have been removed), so translating them again leads to the place.
-  const std::byte* first = mmu.memory.host(Gpa(block->physical), block->first_page_bytes());
-  std::span<const std::uint8_t> second;
-  const std::uint64_t second_page = block->second_physical & ~std::uint64_t{4095};
-  if (block->second_physical != 0)
-    second = {reinterpret_cast<const std::uint8_t*>(mmu.memory.host(Gpa(second_page), 4096)), 4096};
-  const CodeBytes bytes{{reinterpret_cast<const std::uint8_t*>(first), 4096 - (block->physical & 4095)},
-                        second,
-                        block->physical,
-                        block->second_physical};
-  Translator translator(code, block->mode, block->rip, block->cs_base, bytes);
-  const auto offset = translator.locate(*block, static_cast<std::uint32_t>(host_pc - code.code_begin()) - block->code);
-  rip = block->rip + offset.value_or(0);
+  rip = block->rip + (block->mode.checked ? 0 : offset_of_fault(*block, host_pc));
   switch (trap) {
     case 0: raise(Vector::DivideError);
     case 6: raise(Vector::InvalidOpcode);
@@ -379,6 +385,22 @@ void SoftCpu::on_native_fault() {
   }
   throw VmError(ErrorCode::Status, "handle a host exception", "number " + std::to_string(trap),
                 "generated code does not raise it");
+}
+
+std::uint32_t SoftCpu::offset_of_fault(const Block& block, std::uint64_t host_pc) {
+  // The bytes are unchanged (else the block would have been removed), so translating them again leads to the place.
+  const std::byte* first = mmu.memory.host(Gpa(block.physical), block.first_page_bytes());
+  std::span<const std::uint8_t> second;
+  const std::uint64_t second_page = block.second_physical & ~std::uint64_t{4095};
+  if (block.second_physical != 0)
+    second = {reinterpret_cast<const std::uint8_t*>(mmu.memory.host(Gpa(second_page), 4096)), 4096};
+  const CodeBytes bytes{{reinterpret_cast<const std::uint8_t*>(first), 4096 - (block.physical & 4095)},
+                        second,
+                        block.physical,
+                        block.second_physical};
+  Translator translator(code, block.mode, block.rip, block.cs_base, bytes);
+  const auto offset = translator.locate(block, static_cast<std::uint32_t>(host_pc - code.code_begin()) - block.code);
+  return offset.value_or(0);
 }
 
 // ---- checked accesses ---------------------------------------------------------------------------------------------

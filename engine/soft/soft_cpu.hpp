@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -62,25 +63,36 @@ class SoftCpu final : public Cpu {
   /// Calls the guest's handler. Throws TripleFault.
   void deliver(const GuestFault& fault);
   void step();
-  /// One instruction, with breakpoints and single-stepping.
-  void step_checked(const Mode& mode, bool single_step);
+  /// One instruction, with breakpoints and single-stepping. `stack_changed`: the one before it loaded SS.
+  void step_checked(const Mode& mode, bool single_step, bool stack_changed);
   void run_block(Block& block);
   void after_block(const Mode& mode);
   Block& find_block(std::uint64_t rip, const Mode& mode);
   Block& translate(std::uint64_t linear, std::uint64_t rip, std::uint64_t cs_base, const Mode& mode);
+  /// Code that is not in RAM, or goes on where there is none: one instruction, read by way of the bus, for the checked
+  /// path. It is not kept, because it may read differently the next time.
+  Block& translate_outside_ram(std::uint64_t linear, std::uint64_t rip, std::uint64_t cs_base, Mode mode);
+  /// The linear address of the page behind this one's; they go round at 4 GiB outside of 64-bit mode.
+  [[nodiscard]] std::uint64_t page_after(std::uint64_t linear) const;
+  const TlbEntry& fetch_page(std::uint64_t linear);
+  void fetch_bytes(std::uint64_t linear, std::span<std::uint8_t> out);
+  void make_room_for_code();
   std::uint64_t fetch_address(std::uint64_t rip) const;
   void on_link(std::uint32_t number, const Mode& mode);
   void on_indirect(const Mode& mode);
   void on_execute(std::uint32_t number);
   void on_native_fault();
+  std::uint32_t offset_of_fault(const Block& block, std::uint64_t host_pc);
   void raise_if_unusable(const Instruction& instruction);
   void commit_writes();
   [[nodiscard]] bool page_is_global(std::uint64_t at) const;
   /// Whether all pages the block lies in are mapped by global entries, as far as the TLB knows.
   [[nodiscard]] bool is_global(const Block& block) const;
+  [[nodiscard]] std::uint64_t interrupted_rip() const;
   [[nodiscard]] std::uint64_t rip_of(std::uint64_t host_pc, std::uint32_t offset) const;
 
   bool retry_checked_ = false;
+  bool stack_changed_ = false;  ///< By the last instruction: MOV SS, POP SS.
   bool check_interrupts_ = true;
   std::mutex sleep_mutex_;
   std::condition_variable sleep_condition_;

@@ -9,7 +9,9 @@
 #include <vm_platform/memory.hpp>
 
 #include "engine/soft/mmu.hpp"
+#include "engine/soft/native_fault.hpp"
 #include "engine/soft/page_walk.hpp"
+#include "engine/soft/semantics/control.hpp"
 #include "engine/soft/semantics/msr.hpp"
 #include "engine/soft/soft_cpu.hpp"
 #include "engine/soft/translator.hpp"
@@ -80,9 +82,14 @@ class SoftVcpu final : public Vcpu {
   CpuState state() const override;
   Result<void> set_state(const CpuState& state) override;
   [[nodiscard]] VcpuStats stats() const noexcept override {
-    VcpuStats stats = cpu_.counters;
-    stats.guest_ns = guest_ns();
-    return stats;
+    const auto& counters = cpu_.counters;
+    return {.exits = counters.exits.value(),
+            .port_accesses = counters.port_accesses.value(),
+            .mmio_accesses = counters.mmio_accesses.value(),
+            .interrupts = counters.interrupts.value(),
+            .exceptions = counters.exceptions.value(),
+            .halts = counters.halts.value(),
+            .guest_ns = guest_ns()};
   }
 
  private:
@@ -175,19 +182,39 @@ Result<void> SoftVcpu::set_state(const CpuState& state) {
   cpu_.halted = state.run_state == RunState::Halted;
   cpu_.run_state = cpu_.halted ? RunState::Running : state.run_state;
   cpu_.nmi = state.nmi_pending, cpu_.nmi_masked = state.nmi_masked, cpu_.interrupt_shadow = state.interrupt_shadow;
+  try {
+    load_pdptes(cpu_, cpu_.cr0, cpu_.cr3, cpu_.cr4);
+  } catch (const GuestFault&) {
+    return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU",
+                "CR3 points to reserved page-directory pointers");
+  }
   flush_tlb(cpu_);
   return {};
 }
 
 class SoftEngine final : public Engine, private GuestWriteObserver {
  public:
-  SoftEngine(const EngineEnvironment& environment, const EngineOptions& options, std::unique_ptr<CodeCache> cache)
-      : environment_(environment), options_(options), cache_(std::move(cache)) {
+  SoftEngine(const EngineEnvironment& environment, const EngineOptions& options, std::unique_ptr<CodeCache> cache,
+             SignalHandler native_faults)
+      : environment_(environment),
+        options_(options),
+        cache_(std::move(cache)),
+        native_faults_(std::move(native_faults)) {
     environment_.memory->set_write_observer(this);
   }
   ~SoftEngine() override { environment_.memory->set_write_observer(nullptr); }
   SoftEngine(const SoftEngine&) = delete;
   SoftEngine& operator=(const SoftEngine&) = delete;
+
+  Result<void> guard_memory() {
+    const auto tell = [](void* world) noexcept {
+      for (SoftCpu* cpu : static_cast<World*>(world)->cpus) cpu->request_poll();
+    };
+    auto guard = GuestMemoryGuard::create(*environment_.memory, tell, &world_);
+    if (!guard) return fail(guard.error());
+    world_.memory_guard = std::move(*guard);
+    return {};
+  }
 
   [[nodiscard]] std::string name() const override { return "soft"; }
 
@@ -205,8 +232,8 @@ class SoftEngine final : public Engine, private GuestWriteObserver {
   }
 
   [[nodiscard]] EngineStats stats() const noexcept override {
-    return {cache_->translated_instructions, cache_->translated_blocks, cache_->code_bytes(),
-            cache_->invalidated_blocks};
+    return {cache_->translated_instructions.value(), cache_->translated_blocks.value(), cache_->code_bytes(),
+            cache_->invalidated_blocks.value()};
   }
 
  private:
@@ -221,6 +248,7 @@ class SoftEngine final : public Engine, private GuestWriteObserver {
   EngineEnvironment environment_;
   EngineOptions options_;
   std::unique_ptr<CodeCache> cache_;
+  SignalHandler native_faults_;
   World world_;
 };
 
@@ -229,9 +257,13 @@ class SoftEngine final : public Engine, private GuestWriteObserver {
 Result<std::unique_ptr<Engine>> create_soft_engine(const EngineEnvironment& environment, const EngineOptions& options) {
   if (auto usable = check_host(); !usable) return fail(usable.error());
   const auto regions = environment.memory->regions();
-  auto cache = soft::CodeCache::create(regions.back().base.value + regions.back().size);
+  auto cache = soft::CodeCache::create(regions.back().base.value + regions.back().size, options.code_memory);
   if (!cache) return fail(cache.error());
-  return std::unique_ptr<Engine>(new SoftEngine(environment, options, std::move(*cache)));
+  auto native_faults = handle_native_faults((*cache)->executable_bytes());
+  if (!native_faults) return fail(native_faults.error());
+  auto engine = std::make_unique<SoftEngine>(environment, options, std::move(*cache), std::move(*native_faults));
+  if (auto guarded = engine->guard_memory(); !guarded) return fail(guarded.error());
+  return engine;
 }
 
 }  // namespace vm_platform

@@ -183,17 +183,19 @@ void Translator::emit_rdtsc(const Instruction& instruction) {
   if (instruction.info.mnemonic == ZYDIS_MNEMONIC_RDTSCP) out_->load32(hR9, offsetof(CpuContext, tsc_aux));
 }
 
-void Translator::emit_exchange_rax_r8(bool wide) {
+void Translator::emit_exchange_rax_r8(unsigned bytes) {
   // F3 REX.B 90: the REX prefix makes an XCHG of what would be PAUSE, whatever the decoder says.
   read_gpr(kR8, hRcx);
-  if (wide) {
-    out_->mov(hR10, hRax);
-    out_->mov(hRax, hRcx);
-  } else {
+  out_->mov(hR10, hRax);
+  if (bytes == 2) {
+    out_->mov16(hRax, hRcx);
+  } else if (bytes == 4) {
     out_->mov32(hR10, hRax);
     out_->mov32(hRax, hRcx);
+  } else {
+    out_->mov(hRax, hRcx);
   }
-  write_gpr(kR8, hR10, 8);
+  write_gpr(kR8, hR10, bytes == 2 ? 2 : 8);
 }
 
 void Translator::emit_jump_to(std::uint64_t target) {
@@ -296,7 +298,7 @@ void Translator::emit_jump_or_call(const Instruction& instruction) {
   const bool direct = operand.type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
   const std::uint64_t target =
       direct ? mask_rip(instruction.next_rip() + static_cast<std::uint64_t>(operand.imm.value.s), width) : 0;
-  // Every cycle of code has a jump backwards, a call, or an indirect jump in it.
+  // Every cycle of code has a jump backwards, a call, a return, or an indirect jump in it.
   if (call || !direct || target <= instruction.rip) emit_poll();
   if (!direct) {
     if (is_memory(operand)) {
@@ -335,6 +337,7 @@ void Translator::emit_return(const Instruction& instruction) {
   std::uint32_t extra = 0;
   if (instruction.operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
     extra = static_cast<std::uint32_t>(instruction.operands[0].imm.value.u);
+  emit_poll();
   out_->load_guest(hR10, bytes, emit_stack_operand(0, bytes, false));
   if (bytes == 2) out_->movzx16(hR10, hR10);
   emit_indirect(static_cast<std::int32_t>(bytes + extra));

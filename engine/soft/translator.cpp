@@ -39,17 +39,18 @@ void Translator::build(std::byte* buffer, std::size_t room, std::uint32_t first_
     }
     const Instruction* instruction = window_.peek();
     Instruction joined;
+    const std::uint8_t* code = bytes_.first.data() + length_;
     const std::size_t available = length_ < bytes_.first.size() ? bytes_.first.size() - length_ : 0;
-    if (instruction == nullptr && available < 15) {
+    if (instruction == nullptr && available < 15 && goes_on(code, available, mode_.code)) {
       if (instructions_ > 0) {  // begins a block of its own
         emit_jump_to(mask_rip(rip_ + length_, 64));
         break;
       }
       if (bytes_.second.empty()) return;
-      std::uint8_t code[15];
-      std::memcpy(code, bytes_.first.data(), available);
-      std::memcpy(code + available, bytes_.second.data(), 15 - available);
-      if (decode(code, sizeof code, rip_, mode_.code, joined)) instruction = &joined;
+      std::uint8_t both[15];
+      std::memcpy(both, code, available);
+      std::memcpy(both + available, bytes_.second.data(), sizeof both - available);
+      if (decode(both, sizeof both, rip_, mode_.code, joined)) instruction = &joined;
       crosses_ = true;
     }
     if (interrupt_window_in_ != 0 && --interrupt_window_in_ == 0) emit_interrupt_window();
@@ -115,6 +116,7 @@ Block* Translator::translate() {
   block->guest_size = static_cast<std::uint16_t>(length_);
   block->instructions = static_cast<std::uint16_t>(instructions_);
   block->locked = locked_;
+  block->kept = bytes_.in_ram;
   block->first_exit = first_exit;
   block->exits = static_cast<std::uint32_t>(exits_.size());
   for (Exit& exit : exits_) {
@@ -171,7 +173,7 @@ Translator::Flow Translator::emit(const Instruction& instruction) {
   }
   if (treatment == Treatment::Template) return emit_template(instruction);
   if (instruction.info.mnemonic == ZYDIS_MNEMONIC_PAUSE && instruction.info.raw.rex.B != 0) {
-    emit_exchange_rax_r8(instruction.info.raw.rex.W != 0);
+    emit_exchange_rax_r8(instruction.info.operand_width / 8);
     return Flow::Continue;
   }
   emit_copy(instruction);

@@ -27,6 +27,7 @@ struct CodeBytes {
   std::span<const std::uint8_t> second;  ///< The next page, if it has been fetched; may be empty.
   std::uint64_t physical = 0;            ///< Guest-physical address of the first byte.
   std::uint64_t second_physical = 0;
+  bool in_ram = true;  ///< False: the block is not kept (Block::kept).
 };
 
 class Translator {
@@ -79,7 +80,7 @@ class Translator {
   void emit_pop(const Instruction& instruction);
   void emit_leave(const Instruction& instruction);
   void emit_rdtsc(const Instruction& instruction);
-  void emit_exchange_rax_r8(bool wide);
+  void emit_exchange_rax_r8(unsigned bytes);
   Flow emit_jcc(const Instruction& instruction);
   Flow emit_loop(const Instruction& instruction);
   void emit_jump_or_call(const Instruction& instruction);

@@ -3,8 +3,11 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <vector>
+
+#include "guest/memory_guard.hpp"
 
 namespace vm_platform::soft {
 
@@ -44,6 +47,7 @@ class World {
     World& world_;
   };
 
+  std::unique_ptr<GuestMemoryGuard> memory_guard;
   std::vector<SoftCpu*> cpus;  ///< All that exist; changes only while none runs.
 
  private:

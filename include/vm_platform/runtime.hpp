@@ -31,6 +31,7 @@ struct RuntimeConfig {
   std::uint64_t memory_bytes = 512 * kMiB;
   unsigned cpus = 1;
   EngineChoice engine = EngineChoice::Auto;
+  bool five_level_paging = false;  ///< Gives the CPUs 57-bit linear addresses (LA57), which slows a kernel's start.
 };
 
 enum class RuntimeState : std::uint8_t {

@@ -76,6 +76,7 @@ std::string_view condition(soft::CpuidFeature::Given given) {
     case soft::CpuidFeature::Given::HostHasYmm: return "where the host has it and saves YMM registers";
     case soft::CpuidFeature::Given::Several: return "with more than one CPU";
     case soft::CpuidFeature::Given::Osxsave: return "while CR4.OSXSAVE is set";
+    case soft::CpuidFeature::Given::FiveLevels: return "with `vmp run --la57`";
   }
   return "";
 }

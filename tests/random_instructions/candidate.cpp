@@ -49,6 +49,8 @@ bool allowed_set(ZydisISASet set) {
     case ZYDIS_ISA_SET_MOVBE:
     case ZYDIS_ISA_SET_AES:
     case ZYDIS_ISA_SET_PCLMULQDQ:
+    case ZYDIS_ISA_SET_ADOX_ADCX:
+    case ZYDIS_ISA_SET_SHA:
     case ZYDIS_ISA_SET_AVXAES:
     case ZYDIS_ISA_SET_AVX:
     case ZYDIS_ISA_SET_AVX2:

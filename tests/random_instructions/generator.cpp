@@ -1,12 +1,11 @@
 #include "tests/random_instructions/generator.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <bitset>
 #include <optional>
 
 #include "tests/random_instructions/candidate.hpp"
+#include "tests/random_instructions/initial_state.hpp"
 
 namespace vm_platform::random_instructions {
 namespace {
@@ -28,8 +27,8 @@ class Builder {
 
   Sequence build() {
     calm_ = random_.percent(70);
-    initial_state();
-    fill_data();
+    sequence_.initial = random_state(random_);
+    sequence_.data = random_data(random_);
     // Sometimes over the end of a page, so that blocks and instructions cross it.
     const std::uint64_t page_offset = random_.percent(30) ? 4096 - random_.below(160) : random_.below(4096 - 1024);
     start_ = kCodeBase + 4096 * random_.below(kCodePages - 2) + page_offset;
@@ -55,80 +54,6 @@ class Builder {
   void emit_value(T value) {
     for (unsigned i = 0; i < sizeof(T); ++i)
       sequence_.code.push_back(static_cast<std::uint8_t>(static_cast<std::uint64_t>(value) >> (8 * i)));
-  }
-
-  std::uint64_t random_word() {
-    switch (random_.below(6)) {
-      case 0: return random_.below(256) - 128;
-      case 1: return std::uint64_t{1} << random_.below(64);
-      case 2: return ~std::uint64_t{0} << random_.below(64);
-      case 3: return random_.next() & 0xffffffff;
-      default: return random_.next();
-    }
-  }
-
-  void initial_state() {
-    MachineState& s = sequence_.initial;
-    for (auto& r : s.gpr) r = random_word();
-    // Some CPUs (AMD's Zen 5) return to user mode with no stack pointer that is not canonical.
-    s.gpr[kRsp] = static_cast<std::uint64_t>(static_cast<std::int64_t>(s.gpr[kRsp] << 16) >> 16);
-    s.rflags = 2 | (random_.next() & kArithmeticFlags);
-    std::uint8_t* x = s.xsave.data();
-    for (std::size_t i = 32; i < 416; ++i) x[i] = random_.byte();
-    for (std::size_t i = 576; i < 832; ++i) x[i] = random_.byte();
-    for (std::size_t i = 0; i < 8; ++i) {  // x87 registers: 80 bits, often plain numbers
-      if (random_.percent(60)) {
-        x[32 + 16 * i + 7] |= 0x80;
-        x[32 + 16 * i + 9] = (x[32 + 16 * i + 9] & 0x80) | 0x3f;
-        x[32 + 16 * i + 8] |= 0xf0;
-      }
-      for (std::size_t j = 10; j < 16; ++j) x[32 + 16 * i + j] = 0;
-    }
-    for (std::size_t i = 160; i < 416; i += 4)  // vectors: often ordinary floats
-      if (random_.percent(40)) x[i + 3] = (x[i + 3] & 0x80) | 0x3f;
-    const std::uint16_t fcw = static_cast<std::uint16_t>(0x7f | (random_.next() & 0xc00) |
-                                                         (random_.percent(70) ? 0x300 : random_.next() & 0x300));
-    const std::uint16_t fsw = static_cast<std::uint16_t>(random_.next() & 0x7f7f & ~0xbfU);
-    std::memcpy(x, &fcw, 2);
-    std::memcpy(x + 2, &fsw, 2);
-    x[4] = random_.percent(50) ? 0 : random_.byte();
-    const std::uint32_t mxcsr = random_mxcsr();
-    std::memcpy(x + 24, &mxcsr, 4);
-    const std::uint32_t mxcsr_mask = 0xffff;
-    std::memcpy(x + 28, &mxcsr_mask, 4);
-    x[512] = 7;
-  }
-  std::uint32_t random_mxcsr() {
-    std::uint32_t v = 0x1f80 | static_cast<std::uint32_t>(random_.next() & 0x6000);
-    if (random_.percent(20)) v |= static_cast<std::uint32_t>(random_.next() & 0x8040);
-    if (random_.percent(5)) v &= ~(std::uint32_t{1} << (7 + random_.below(6)));
-    return v;
-  }
-  void fill_data() {
-    auto& d = sequence_.data;
-    d.resize(kDataSize);
-    for (std::size_t i = 0; i < d.size(); i += 8) {
-      const std::uint64_t v = random_.next();
-      std::memcpy(&d[i], &v, 8);
-    }
-    const auto at = [&](std::uint64_t address) { return &d[address - kDataBase]; };
-    for (std::uint64_t i = 0; i < 0x400; i += 4) {
-      const auto v = static_cast<std::int32_t>(random_.below(400)) - 200;
-      std::memcpy(at(kTable + i), &v, 4);
-    }
-    for (std::uint64_t i = 0x400; i < 0x800; i += 8) {
-      const auto v = static_cast<std::int64_t>(random_.below(400)) - 200;
-      std::memcpy(at(kTable + i), &v, 8);
-    }
-    for (std::uint64_t i = 0; i < 0x400; i += 4) {
-      const std::uint32_t v = random_mxcsr();
-      std::memcpy(at(kMxcsrTable + i), &v, 4);
-    }
-    for (std::uint64_t i = 0; i < 0x400; i += 2) {
-      const auto v = static_cast<std::uint16_t>(0x37f ^ (random_.next() & 0xf00) ^
-                                                (random_.percent(3) ? 1U << random_.below(6) : 0));
-      std::memcpy(at(kFcwTable + i), &v, 2);
-    }
   }
 
   /// Where an operand of `size` bytes shall be: mostly in the middle, sometimes over the edge of a page of any kind.
@@ -497,7 +422,7 @@ class Builder {
     }
     std::uint64_t offset = 0;
     if (index >= 0) {
-      std::uint64_t value = random_.percent(70) ? random_.below(512) - 256 : random_word();
+      std::uint64_t value = random_.percent(70) ? random_.below(512) - 256 : random_word(random_);
       if (narrow) value &= 0xffffffff;
       setup.registers[static_cast<unsigned>(index)] = value;
       offset = (o.mem.index == ZYDIS_REGISTER_AL ? value & 0xff : value) * scale;
@@ -565,47 +490,6 @@ class Builder {
 }  // namespace
 
 Sequence generate(std::uint64_t seed, const GeneratorOptions& options) { return Builder(seed, options).build(); }
-
-std::string disassemble(const Sequence& sequence) {
-  ZydisDecoder decoder;
-  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-  ZydisFormatter formatter;
-  ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
-  std::string text;
-  std::uint64_t address = sequence.initial.rip;
-  for (std::size_t at = 0; at < sequence.code.size();) {
-    ZydisDecodedInstruction info;
-    ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
-    char line[160] = "(bad)";
-    std::size_t length = 1;
-    if (ZYAN_SUCCESS(
-            ZydisDecoderDecodeFull(&decoder, &sequence.code[at], sequence.code.size() - at, &info, operands))) {
-      length = info.length;
-      ZydisFormatterFormatInstruction(&formatter, &info, operands, info.operand_count_visible, line, sizeof line,
-                                      address, nullptr);
-    }
-    text += fmt::format("  {:x}:", address);
-    for (std::size_t i = 0; i < length; ++i) text += fmt::format(" {:02x}", sequence.code[at + i]);
-    text += fmt::format("{:>{}}  {}\n", "", length < 12 ? 3 * (12 - length) : 0, line);
-    at += length;
-    address += length;
-  }
-  return text;
-}
-
-std::vector<std::size_t> boundaries(const Sequence& sequence) {
-  ZydisDecoder decoder;
-  ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-  std::vector<std::size_t> ends;
-  for (std::size_t at = 0; at + 1 < sequence.code.size();) {
-    ZydisDecodedInstruction info;
-    if (!ZYAN_SUCCESS(
-            ZydisDecoderDecodeInstruction(&decoder, nullptr, &sequence.code[at], sequence.code.size() - at, &info)))
-      break;
-    ends.push_back(at += info.length);
-  }
-  return ends;
-}
 
 const std::map<std::string, std::uint64_t>& generated_mnemonics() { return mnemonic_counts; }
 

@@ -29,12 +29,6 @@ struct GeneratorOptions {
 /// The sequence that `seed` stands for. Never fails; the same on every host whose Zydis is the same.
 Sequence generate(std::uint64_t seed, const GeneratorOptions& options);
 
-/// The sequence as text, an instruction a line, for reports.
-std::string disassemble(const Sequence& sequence);
-
-/// Where each instruction ends, as offsets into the code, the closing INT3 aside.
-std::vector<std::size_t> boundaries(const Sequence& sequence);
-
 /// How often each mnemonic was generated so far, for --coverage.
 const std::map<std::string, std::uint64_t>& generated_mnemonics();
 

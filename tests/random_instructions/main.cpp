@@ -15,6 +15,7 @@
 
 #include "tests/random_instructions/compare.hpp"
 #include "tests/random_instructions/generator.hpp"
+#include "tests/random_instructions/listing.hpp"
 #include "tests/random_instructions/native.hpp"
 #ifndef VMP_NATIVE_ONLY
 #include "tests/random_instructions/guest.hpp"

@@ -42,6 +42,7 @@ struct Options {
   std::string console = "stdio";
   std::string serial2 = "none";
   std::string input = "raw";
+  bool five_level_paging = false;
   bool debug_dump = false, stats = false, json = false, quiet = false;
 };
 
@@ -74,6 +75,7 @@ Result<RuntimeConfig> make_config(const Options& options) {
   auto cpus = parse_cpus(options.cpus);
   if (!cpus) return fail(cpus.error());
   config.cpus = *cpus;
+  config.five_level_paging = options.five_level_paging;
   if (options.engine == "auto") {
     config.engine = EngineChoice::Auto;
   } else if (options.engine == "soft") {
@@ -211,6 +213,7 @@ int run(const Options& options) {
   }
 
   block_session_signals();  // before the threads of the guest begin
+  catch_fatal_signals();
   auto runtime = Runtime::create(std::move(*config));
   if (!runtime) return refuse(runtime.error());
   auto console = Endpoint::open(*console_target);
@@ -314,6 +317,7 @@ void add_run(CLI::App& app, Action& action) {
                    "Ctrl-V, the end sent as Ctrl-D, once the guest has sent \"vmp-input\" on the second port")
       ->type_name("MODE")
       ->capture_default_str();
+  command->add_flag("--la57", options->five_level_paging, "Give the CPUs 5-level paging (57-bit addresses)");
   command->add_flag("--debug-dump", options->debug_dump,
                     "On a triple fault: registers, page tables and instructions at that point, on stderr");
   command->add_flag("--stats", options->stats, "At the end: what the guest's CPUs did, on stderr");

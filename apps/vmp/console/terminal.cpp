@@ -26,19 +26,6 @@ void restore_and_die(int number) {
   ::raise(number);  // again, with the default action: a core dump where that is configured
 }
 
-void catch_fatal_signals() {
-  struct sigaction action{};
-  action.sa_handler = restore_and_die;
-  action.sa_flags = SA_ONSTACK | static_cast<int>(SA_RESETHAND);
-  ::sigfillset(&action.sa_mask);
-  for (const int number : kFatalSignals) {
-    struct sigaction old{};
-    // A handler that is there already (a sanitizer's, an engine's) stays: it knows what to do.
-    if (::sigaction(number, nullptr, &old) == 0 && (old.sa_flags & SA_SIGINFO) == 0 && old.sa_handler == SIG_DFL)
-      ::sigaction(number, &action, nullptr);
-  }
-}
-
 /// As `tcsetattr`, also from a background process group, which would be stopped otherwise.
 void set_attributes(int descriptor, const termios& attributes) {
   sigset_t block, old;
@@ -70,13 +57,25 @@ unsigned reserve_standard_descriptors() {
   return closed;
 }
 
+void catch_fatal_signals() {
+  struct sigaction action{};
+  action.sa_handler = restore_and_die;
+  action.sa_flags = SA_ONSTACK | static_cast<int>(SA_RESETHAND);
+  ::sigfillset(&action.sa_mask);
+  for (const int number : kFatalSignals) {
+    struct sigaction old{};
+    // A handler that is there already (a sanitizer's) stays: it knows what to do.
+    if (::sigaction(number, nullptr, &old) == 0 && (old.sa_flags & SA_SIGINFO) == 0 && old.sa_handler == SIG_DFL)
+      ::sigaction(number, &action, nullptr);
+  }
+}
+
 Result<RawTerminal> RawTerminal::enter(int descriptor) {
   termios before{};
   if (::tcgetattr(descriptor, &before) != 0) return fail(VmError::from_os(errno, "tcgetattr", "the terminal"));
   RawTerminal terminal(descriptor, before);
   g_before = before;
   g_raw_descriptor = descriptor;
-  catch_fatal_signals();
   set_attributes(descriptor, raw(before));
   return terminal;
 }

@@ -12,8 +12,13 @@ namespace vm_platform::vmp {
 /// for each that was closed. Call it before anything opens a file.
 unsigned reserve_standard_descriptors();
 
+/// From here on a fatal signal of our own (SIGSEGV, SIGABRT …) restores a terminal that is raw before the process dies.
+/// Call it before an engine exists: its handlers for faults of generated code stand above these and pass on what is not
+/// theirs. A handler that is there already (a sanitizer's) stays.
+void catch_fatal_signals();
+
 /// Raw mode (no echo, no line editing, no signals from keys, bytes as they are) for as long as it lives. At most one
-/// exists at a time. A fatal signal of our own (SIGSEGV, SIGABRT, …) restores the terminal before the process dies.
+/// exists at a time. See catch_fatal_signals.
 class RawTerminal {
  public:
   static Result<RawTerminal> enter(int descriptor);

@@ -1,6 +1,10 @@
 // Control and debug registers, and the TLB instructions.
 #include "engine/soft/semantics/control.hpp"
 
+#include <algorithm>
+#include <iterator>
+#include <span>
+
 #include "engine/soft/mmu.hpp"
 #include "engine/soft/semantics/descriptors.hpp"
 #include "engine/soft/semantics/dispatch.hpp"
@@ -13,25 +17,14 @@ namespace {
 constexpr std::uint64_t kCr0Known = cr0::kProtection | cr0::kMonitorCoprocessor | cr0::kEmulation | cr0::kTaskSwitched |
                                     cr0::kExtensionType | cr0::kNumericError | cr0::kWriteProtect |
                                     cr0::kAlignmentMask | cr0::kNotWriteThrough | cr0::kCacheDisable | cr0::kPaging;
-/// What CPUID offers. No VME, PVI, LA57, PKE: nobody is told of them.
+/// What CPUID offers; LA57 by choice. No VME, PVI, PKE: nobody is told of them.
 constexpr std::uint64_t kCr4Known = cr4::kTsd | cr4::kDe | cr4::kPse | cr4::kPae | cr4::kMce | cr4::kPge | cr4::kPce |
                                     cr4::kOsfxsr | cr4::kOsxmmexcpt | cr4::kUmip | cr4::kFsgsbase | cr4::kPcide |
                                     cr4::kOsxsave | cr4::kSmep | cr4::kSmap;
-constexpr std::uint64_t kCr3Reserved = ~((std::uint64_t{1} << kPhysicalAddressBits) - 1);
+constexpr std::uint64_t kAddressReserved = ~((std::uint64_t{1} << kPhysicalAddressBits) - 1);
 constexpr std::uint64_t kCr3NoFlush = std::uint64_t{1} << 63;
 
 [[noreturn]] void general_protection() { raise(Vector::GeneralProtection, 0); }
-
-/// The page-directory pointers are checked when PAE paging is entered or CR3 is loaded (Intel SDM vol. 3, 4.4.1).
-void check_pdptes(Cpu& cpu, std::uint64_t new_cr0, std::uint64_t new_cr3, std::uint64_t new_cr4) {
-  if ((new_cr0 & cr0::kPaging) == 0 || (new_cr4 & cr4::kPae) == 0 || (cpu.efer & efer::kLongModeEnable) != 0) return;
-  std::uint64_t entries[4] = {};
-  const Gpa address(new_cr3 & 0xffffffe0);
-  if (!cpu.environment.memory->read(address, std::as_writable_bytes(std::span(entries)))) return;
-  for (const std::uint64_t entry : entries) {
-    if ((entry & 1) != 0 && (entry & (kCr3Reserved | 0x1e6)) != 0) general_protection();
-  }
-}
 
 void write_cr0(Cpu& cpu, std::uint64_t value) {
   if ((value >> 32) != 0) general_protection();
@@ -48,7 +41,7 @@ void write_cr0(Cpu& cpu, std::uint64_t value) {
           general_protection();
         }
       } else {
-        check_pdptes(cpu, value, cpu.cr3, cpu.cr4);
+        load_pdptes(cpu, value, cpu.cr3, cpu.cr4);
       }
     } else if (cpu.in_64bit() || (cpu.cr4 & cr4::kPcide) != 0) {
       general_protection();
@@ -70,10 +63,10 @@ void write_cr3(Cpu& cpu, std::uint64_t value) {
     value &= ~kCr3NoFlush;
   }
   if (cpu.long_mode()) {
-    if ((value & kCr3Reserved) != 0) general_protection();
+    if ((value & kAddressReserved) != 0) general_protection();
   } else {
     value &= 0xffffffff;
-    check_pdptes(cpu, cpu.cr0, value, cpu.cr4);
+    load_pdptes(cpu, cpu.cr0, value, cpu.cr4);
   }
   cpu.cr3 = value;
   address_space_changed(cpu, keep);
@@ -82,11 +75,12 @@ void write_cr3(Cpu& cpu, std::uint64_t value) {
 void write_cr4(Cpu& cpu, std::uint64_t value) {
   std::uint64_t known = kCr4Known;
   if (!offers_xsave(cpu)) known &= ~cr4::kOsxsave;
+  if (cpu.options.five_level_paging) known |= cr4::kLa57;
   if ((value & ~known) != 0) general_protection();
   const std::uint64_t changed = value ^ cpu.cr4;
-  if (cpu.long_mode() && (value & cr4::kPae) == 0) general_protection();
+  if (cpu.long_mode() && ((value & cr4::kPae) == 0 || (changed & cr4::kLa57) != 0)) general_protection();
   if ((changed & value & cr4::kPcide) != 0 && (!cpu.long_mode() || (cpu.cr3 & 0xfff) != 0)) general_protection();
-  if ((changed & (cr4::kPae | cr4::kPse | cr4::kPge)) != 0) check_pdptes(cpu, cpu.cr0, cpu.cr3, value);
+  if ((changed & (cr4::kPae | cr4::kPse | cr4::kPge)) != 0) load_pdptes(cpu, cpu.cr0, cpu.cr3, value);
   cpu.cr4 = value;
   if ((changed & (cr4::kPae | cr4::kPse | cr4::kPge | cr4::kPcide | cr4::kSmep | cr4::kSmap)) != 0) flush_tlb(cpu);
 }
@@ -173,11 +167,11 @@ void invlpg(Cpu& cpu, const Instruction& instruction) {
   std::uint64_t linear = memory.offset;
   if (!cpu.in_64bit() || memory.segment >= kFs) linear += cpu.segments[memory.segment].base;
   if (!cpu.in_64bit()) linear = low_bits(linear, 32);
-  if (is_canonical(linear)) flush_tlb_page(cpu, linear);
+  if (is_canonical(cpu, linear)) flush_tlb_page(cpu, linear);
 }
 
 void invpcid(Cpu& cpu, const Instruction& instruction) {
-  if (!offers_invpcid() || cpu.real_mode()) raise(Vector::InvalidOpcode);
+  if (cpu.real_mode()) raise(Vector::InvalidOpcode);
   require_cpl0(cpu);
   const std::uint64_t type = read_operand(cpu, instruction, 0);
   std::uint64_t descriptor[2];
@@ -187,7 +181,7 @@ void invpcid(Cpu& cpu, const Instruction& instruction) {
   if (type <= 1 && pcid != 0 && (cpu.cr4 & cr4::kPcide) == 0) general_protection();
   switch (type) {
     case 0:
-      if (!is_canonical(descriptor[1])) general_protection();
+      if (!is_canonical(cpu, descriptor[1])) general_protection();
       flush_tlb_pcid_page(cpu, pcid, descriptor[1]);
       break;
     case 1: flush_tlb_pcid(cpu, pcid); break;
@@ -229,6 +223,16 @@ constexpr Row kRows[] = {
 };
 
 }  // namespace
+
+void load_pdptes(Cpu& cpu, std::uint64_t new_cr0, std::uint64_t new_cr3, std::uint64_t new_cr4) {
+  if ((new_cr0 & cr0::kPaging) == 0 || (new_cr4 & cr4::kPae) == 0 || (cpu.efer & efer::kLongModeEnable) != 0) return;
+  std::uint64_t entries[4] = {};  // absent where there is no RAM
+  (void)cpu.environment.memory->read(Gpa(new_cr3 & 0xffffffe0), std::as_writable_bytes(std::span(entries)));
+  for (const std::uint64_t entry : entries) {
+    if ((entry & 1) != 0 && (entry & (kAddressReserved | 0x1e6)) != 0) general_protection();
+  }
+  std::copy(std::begin(entries), std::end(entries), cpu.pdpte);
+}
 
 void set_cr0(Cpu& cpu, std::uint64_t value) { write_cr0(cpu, value); }
 

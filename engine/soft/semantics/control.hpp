@@ -13,9 +13,13 @@ inline constexpr unsigned kPhysicalAddressBits = 46;
 /// XSAVE and its state components: x87, SSE, and AVX where the host has it.
 bool offers_xsave(const Cpu& cpu);
 std::uint64_t offered_xcr0();
-bool offers_invpcid();
 bool offers_rdrand();
 bool offers_rdseed();
+
+/// What entering PAE paging, or loading CR3 while it is on, does before anything changes (Intel SDM vol. 3, 4.4.1):
+/// reads the four page-directory pointers that are used from then on. Nothing in other modes. Raises #GP for reserved
+/// bits.
+void load_pdptes(Cpu& cpu, std::uint64_t new_cr0, std::uint64_t new_cr3, std::uint64_t new_cr4);
 
 /// With all checks and consequences of MOV to CR0.
 void set_cr0(Cpu& cpu, std::uint64_t value);

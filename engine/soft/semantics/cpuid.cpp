@@ -106,13 +106,14 @@ constexpr CpuidFeature kFeatures[] = {
     {0x7, Ebx, 7, Always, "SMEP"},
     {0x7, Ebx, 8, HostHasYmm, "BMI2"},
     {0x7, Ebx, 9, HostHas, "ERMS"},
-    {0x7, Ebx, 10, HostHas, "INVPCID"},
+    {0x7, Ebx, 10, Always, "INVPCID"},
     {0x7, Ebx, 18, HostHas, "RDSEED"},
     {0x7, Ebx, 19, HostHas, "ADX"},
     {0x7, Ebx, 20, Always, "SMAP"},
     {0x7, Ebx, 23, HostHas, "CLFLUSHOPT"},
     {0x7, Ebx, 29, HostHas, "SHA"},
     {0x7, Ecx, 2, Always, "UMIP"},
+    {0x7, Ecx, 16, FiveLevels, "LA57"},
     {0x7, Ecx, 22, Always, "RDPID"},
     {0x7, Edx, 4, HostHas, "FSRM"},
     {0x80000001, Ecx, 0, HostHas, "LAHF in 64-bit mode"},
@@ -165,6 +166,7 @@ bool is_given(const Cpu& cpu, const CpuidFeature& feature) {
     case HostHasYmm: return host().avx && host().has(feature);
     case Several: return cpu.options.cpus > 1;
     case Osxsave: return (cpu.cr4 & cr4::kOsxsave) != 0;
+    case FiveLevels: return cpu.options.five_level_paging;
   }
   return false;
 }
@@ -268,7 +270,7 @@ CpuidResult extended_leaf(const Cpu& cpu, std::uint32_t leaf, std::uint32_t subl
     case 0x80000021: return feature_bits(cpu, leaf);
     case 0x80000008: {
       CpuidResult result = feature_bits(cpu, leaf);
-      result.eax = 48 << 8 | kPhysicalAddressBits;
+      result.eax = (cpu.options.five_level_paging ? 57U : 48U) << 8 | kPhysicalAddressBits;
       result.ecx = (cpu.options.cpus - 1) | id_bits(cpu) << 12;
       return result;
     }
@@ -295,7 +297,6 @@ std::span<const CpuidFeature> cpuid_features() { return kFeatures; }
 
 bool offers_xsave(const Cpu&) { return host().xsave; }
 std::uint64_t offered_xcr0() { return host().avx ? 7 : 3; }
-bool offers_invpcid() { return (host().leaf7_ebx & bit(10)) != 0; }
 bool offers_rdrand() { return (host().leaf1_ecx & bit(30)) != 0; }
 bool offers_rdseed() { return (host().leaf7_ebx & bit(18)) != 0; }
 

@@ -15,6 +15,7 @@ struct CpuidFeature {
     HostHasYmm,  ///< The same, and the host's system saves YMM registers.
     Several,     ///< To machines with more than one CPU.
     Osxsave,     ///< While CR4.OSXSAVE is set.
+    FiveLevels,  ///< Where 5-level paging was asked for.
   };
   std::uint32_t leaf;
   Register where;

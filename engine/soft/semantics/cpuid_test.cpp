@@ -33,7 +33,7 @@ TEST(Cpuid, NothingTheHostLacks) {
   const std::uint32_t emulated1 = 1U << 17 | 1U << 21 | 1U << 24 | 1U << 27 | 1U << 31;
   EXPECT_EQ(cpuid(machine.cpu, 1, 0).ecx & ~emulated1 & ~ecx, 0U);
   ASSERT_TRUE(__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx));
-  const std::uint32_t emulated7 = 1U << 0 | 1U << 1 | 1U << 7 | 1U << 20;
+  const std::uint32_t emulated7 = 1U << 0 | 1U << 1 | 1U << 7 | 1U << 10 | 1U << 20;
   EXPECT_EQ(cpuid(machine.cpu, 7, 0).ebx & ~emulated7 & ~ebx, 0U);
   EXPECT_EQ(cpuid(machine.cpu, 7, 0).edx & ~edx, 0U);
 }

@@ -8,7 +8,8 @@ namespace vm_platform::soft {
 
 void PendingStack::push(std::uint64_t value, std::size_t size) {
   const std::uint64_t next = low_bits(pointer_ - size, bits_);
-  const std::uint64_t linear = linear_in_segment(segment_, next, size, bits_ == 64, Vector::StackFault, fault_code_);
+  const std::uint64_t linear =
+      linear_in_segment(cpu_, segment_, next, size, bits_ == 64, Vector::StackFault, fault_code_);
   check_write(cpu_, linear, size, rights_);
   words_[count_++] = {linear, value, size};
   pointer_ = next;
@@ -37,7 +38,7 @@ std::uint64_t read_long_stack(Cpu& cpu, unsigned slot, std::uint32_t ext) {
   const std::uint64_t offset = 4 + 8 * slot;
   if (offset + 7 > cpu.tr.limit) raise(Vector::InvalidTss, selector_error(cpu.tr.selector, ext));
   const auto pointer = read_linear<std::uint64_t>(cpu, cpu.tr.base + offset, Rights::Supervisor);
-  if (!is_canonical(pointer)) raise(Vector::StackFault, ext);
+  if (!is_canonical(cpu, pointer)) raise(Vector::StackFault, ext);
   return pointer;
 }
 
@@ -101,8 +102,8 @@ void deliver_long(Cpu& cpu, const Event& event) {
   frame[count++] = cpu.gpr[kRsp];
   frame[count++] = cpu.segments[kSs].selector;
   rsp -= count * 8;
-  if (!is_canonical(rsp) || !is_canonical(rsp + count * 8 - 1)) raise(Vector::StackFault, ext);
-  if (!is_canonical(target)) raise(Vector::GeneralProtection, ext);
+  if (!is_canonical(cpu, rsp) || !is_canonical(cpu, rsp + count * 8 - 1)) raise(Vector::StackFault, ext);
+  if (!is_canonical(cpu, target)) raise(Vector::GeneralProtection, ext);
   mark_accessed(cpu, selector, code);
   write_frame(cpu, rsp, frame, count, new_cpl == 3 ? Rights::User : Rights::Supervisor);
 

@@ -37,7 +37,7 @@ void load_table(Cpu& cpu, const Instruction& instruction) {
   table.limit = static_cast<std::uint16_t>(bytes[0] | bytes[1] << 8);
   for (std::size_t i = 0; i < base_size; ++i) table.base |= std::uint64_t{bytes[2 + i]} << (8 * i);
   if (cpu.in_64bit()) {
-    if (!is_canonical(table.base)) raise(Vector::GeneralProtection, 0);
+    if (!is_canonical(cpu, table.base)) raise(Vector::GeneralProtection, 0);
   } else if (instruction.info.operand_width == 16) {
     table.base &= 0xffffff;
   }
@@ -65,7 +65,7 @@ void lldt(Cpu& cpu, const Instruction& instruction) {
     raise(Vector::GeneralProtection, selector_error(selector));
   }
   if (!descriptor.present()) raise(Vector::SegmentNotPresent, selector_error(selector));
-  if (cpu.long_mode() && !is_canonical(descriptor.long_base()))
+  if (cpu.long_mode() && !is_canonical(cpu, descriptor.long_base()))
     raise(Vector::GeneralProtection, selector_error(selector));
   cpu.ldtr = make_segment(selector, descriptor);
   cpu.ldtr.base = descriptor.long_base();
@@ -82,7 +82,7 @@ void ltr(Cpu& cpu, const Instruction& instruction) {
   const bool available = type == system_type::kTss || (type == system_type::kTss16 && !cpu.long_mode());
   if (!descriptor.is_system() || !available) raise(Vector::GeneralProtection, selector_error(selector));
   if (!descriptor.present()) raise(Vector::SegmentNotPresent, selector_error(selector));
-  if (cpu.long_mode() && !is_canonical(descriptor.long_base()))
+  if (cpu.long_mode() && !is_canonical(cpu, descriptor.long_base()))
     raise(Vector::GeneralProtection, selector_error(selector));
   descriptor.raw |= std::uint64_t{2} << 40;  // busy
   write_linear<std::uint8_t>(cpu, *descriptor_address(cpu, selector) + 5,

@@ -122,13 +122,13 @@ void drop_inaccessible_segments(Cpu& cpu, unsigned new_cpl) {
 
 void check_code_offset(const Cpu& cpu, const Segment& code, std::uint64_t offset, std::uint32_t ext) {
   const bool is_64bit = cpu.long_mode() && (code.attributes & Segment::kLong) != 0;
-  if (is_64bit ? !is_canonical(offset) : offset > code.limit) raise(Vector::GeneralProtection, ext);
+  if (is_64bit ? !is_canonical(cpu, offset) : offset > code.limit) raise(Vector::GeneralProtection, ext);
 }
 
-std::uint64_t linear_in_segment(const Segment& segment, std::uint64_t offset, std::size_t size, bool is_64bit,
-                                Vector vector, std::uint32_t code) {
+std::uint64_t linear_in_segment(const Cpu& cpu, const Segment& segment, std::uint64_t offset, std::size_t size,
+                                bool is_64bit, Vector vector, std::uint32_t code) {
   if (is_64bit) {
-    if (!is_canonical(offset) || !is_canonical(offset + size - 1)) raise(vector, code);
+    if (!is_canonical(cpu, offset) || !is_canonical(cpu, offset + size - 1)) raise(vector, code);
     return offset;
   }
   if (!within_limit(segment, offset, size)) raise(vector, code);
@@ -140,7 +140,7 @@ std::uint64_t linear_address(Cpu& cpu, SegmentRegister segment, std::uint64_t of
   const Vector vector = segment == kSs ? Vector::StackFault : Vector::GeneralProtection;
   if (cpu.in_64bit()) {
     const std::uint64_t linear = segment >= kFs ? hidden.base + offset : offset;
-    if (!is_canonical(linear) || !is_canonical(linear + size - (size != 0))) raise(vector, 0);
+    if (!is_canonical(cpu, linear) || !is_canonical(cpu, linear + size - (size != 0))) raise(vector, 0);
     return linear;
   }
   if (!cpu.real_mode() && !cpu.virtual_8086()) {
@@ -149,7 +149,7 @@ std::uint64_t linear_address(Cpu& cpu, SegmentRegister segment, std::uint64_t of
     const bool bit1 = (hidden.attributes & 2) != 0;  // writable data, readable code
     if (write ? code || !bit1 : code && !bit1) raise(vector, 0);
   }
-  return linear_in_segment(hidden, offset, size, false, vector, 0);
+  return linear_in_segment(cpu, hidden, offset, size, false, vector, 0);
 }
 
 }  // namespace vm_platform::soft

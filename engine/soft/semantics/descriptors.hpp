@@ -77,7 +77,7 @@ void drop_inaccessible_segments(Cpu& cpu, unsigned new_cpl);
 void check_code_offset(const Cpu& cpu, const Segment& code, std::uint64_t offset, std::uint32_t ext = 0);
 
 /// linear_address for a segment that is not in a register yet; faults raise `vector`(code).
-std::uint64_t linear_in_segment(const Segment& segment, std::uint64_t offset, std::size_t size, bool is_64bit,
-                                Vector vector, std::uint32_t code);
+std::uint64_t linear_in_segment(const Cpu& cpu, const Segment& segment, std::uint64_t offset, std::size_t size,
+                                bool is_64bit, Vector vector, std::uint32_t code);
 
 }  // namespace vm_platform::soft

@@ -51,10 +51,6 @@ std::byte* host_pointer(Cpu& cpu, std::uint64_t linear, std::size_t size, Access
   if (access == Access::Write && current->code.contains(linear >> 12)) return nullptr;
   return current->slow.contains(linear >> 12) ? nullptr : current->ram() + linear;
 }
-bool translate_quietly(const Cpu&, std::uint64_t linear, std::uint64_t& physical) {
-  physical = linear;
-  return linear < FlatMachine::kSize;
-}
 void flush_tlb(Cpu&) { ++current->full_flushes; }
 void flush_tlb_non_global(Cpu&) { ++current->full_flushes; }
 void flush_tlb_page(Cpu&, std::uint64_t linear) { current->flushed_pages.push_back(linear); }

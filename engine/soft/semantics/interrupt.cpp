@@ -67,12 +67,12 @@ void return_to_v86(Cpu& cpu, Stack& stack, std::uint64_t rip, std::uint16_t cs, 
   cpu.rip = rip & 0xffff;
 }
 
-void iret_protected(Cpu& cpu, std::size_t size) {
+void iret_protected(Cpu& cpu, const Instruction& instruction, std::size_t size) {
   const bool from_64bit = cpu.in_64bit();
   if ((cpu.system_flags & rflags::kNestedTask) != 0) {
     if (cpu.long_mode()) raise(Vector::GeneralProtection, 0);
     const auto link = read_linear<std::uint16_t>(cpu, cpu.tr.base, Rights::Supervisor);
-    switch_task(cpu, link, TaskSwitch::Return, cpu.rip, 0, {});
+    switch_task(cpu, link, TaskSwitch::Return, following_rip(cpu, instruction), 0, {});
     return;
   }
   std::uint64_t frame[5] = {};  // RIP CS RFLAGS RSP SS
@@ -139,13 +139,13 @@ void iret(Cpu& cpu, const Instruction& instruction) {
   const std::size_t size = instruction.info.mnemonic == ZYDIS_MNEMONIC_IRETQ   ? 8
                            : instruction.info.mnemonic == ZYDIS_MNEMONIC_IRETD ? 4
                                                                                : 2;
+  cpu.nmi_masked = false;  // even if the instruction faults (Intel SDM vol. 3, 6.7.1)
   if (cpu.virtual_8086() && cpu.iopl() != 3) raise(Vector::GeneralProtection, 0);
   if (cpu.real_mode() || cpu.virtual_8086()) {
     iret_real(cpu, size);
   } else {
-    iret_protected(cpu, size);
+    iret_protected(cpu, instruction, size);
   }
-  cpu.nmi_masked = false;
 }
 
 constexpr Row kRows[] = {

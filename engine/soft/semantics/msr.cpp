@@ -196,7 +196,7 @@ void write_msr(Cpu& cpu, std::uint32_t index, std::uint64_t value) {
     return;
   }
   if (std::uint64_t* place = address_storage(cpu, index)) {
-    if (!is_canonical(value)) general_protection();
+    if (!is_canonical(cpu, value)) general_protection();
     *place = value;
     return;
   }

@@ -17,8 +17,10 @@ constexpr std::uint64_t sign_extend(std::uint64_t value, unsigned bits) {
   const std::uint64_t sign = std::uint64_t{1} << (bits - 1);
   return (low_bits(value, bits) ^ sign) - sign;
 }
-/// Whether an address is canonical with 48 bits.
-constexpr bool is_canonical(std::uint64_t address) { return sign_extend(address, 48) == address; }
+/// Whether an address is canonical: 48 bits of it count, 57 with 5-level paging.
+inline bool is_canonical(const Cpu& cpu, std::uint64_t address) {
+  return sign_extend(address, (cpu.cr4 & cr4::kLa57) != 0 ? 57 : 48) == address;
+}
 
 /// A general register by its name, zero-extended.
 std::uint64_t read_register(const Cpu& cpu, ZydisRegister name);

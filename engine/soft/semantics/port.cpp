@@ -30,6 +30,7 @@ void in(Cpu& cpu, const Instruction& instruction) {
   const unsigned size = instruction.operands[0].size / 8U;
   const std::uint16_t port = port_of(cpu, instruction, 1);
   check_port(cpu, port, size);
+  ++cpu.counters.port_accesses;
   write_gpr(cpu, kRax, size * 8, cpu.environment.ports->read(port, size));
 }
 
@@ -37,6 +38,7 @@ void out(Cpu& cpu, const Instruction& instruction) {
   const unsigned size = instruction.operands[1].size / 8U;
   const std::uint16_t port = port_of(cpu, instruction, 0);
   check_port(cpu, port, size);
+  ++cpu.counters.port_accesses;
   cpu.environment.ports->write(port, size, static_cast<std::uint32_t>(read_gpr(cpu, kRax, size * 8)));
 }
 

@@ -91,7 +91,7 @@ void fs_gs_base(Cpu& cpu, const Instruction& instruction) {
     return;
   }
   const std::uint64_t value = read_operand(cpu, instruction, 0);
-  if (!is_canonical(value)) raise(Vector::GeneralProtection, 0);
+  if (!is_canonical(cpu, value)) raise(Vector::GeneralProtection, 0);
   base = value;
 }
 

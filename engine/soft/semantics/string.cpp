@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "engine/soft/mmu.hpp"
+#include "engine/soft/semantics/breakpoints.hpp"
 #include "engine/soft/semantics/dispatch.hpp"
 #include "engine/soft/semantics/operands.hpp"
 #include "engine/soft/semantics/port.hpp"
@@ -14,9 +15,10 @@ namespace {
 /// Bytes one call may move, so that interrupts are taken in between.
 constexpr std::uint64_t kBudget = 64 * 1024;
 
-/// Single steps are one element each; so is what runs in the shadow of an STI that an interrupt waited for.
+/// Single steps are one element each, and breakpoints trap after the element that hit them; so is what runs in the
+/// shadow of an STI that an interrupt waited for.
 bool is_asked_to_stop(const Cpu& cpu) {
-  return (cpu.system_flags & rflags::kTrap) != 0 ||
+  return (cpu.system_flags & rflags::kTrap) != 0 || has_breakpoints(cpu) ||
          (cpu.interrupt_waiting != 0 && (cpu.system_flags & rflags::kInterrupt) != 0);
 }
 
@@ -283,6 +285,7 @@ void ins(Cpu& cpu, const Instruction& instruction, unsigned size) {
     if (run.budget < size) return run.finish(false);
     const std::uint64_t address = run.element_address(kEs, kRdi, true);
     check_write(cpu, address, size);  // a device must not be asked for what cannot be stored
+    ++cpu.counters.port_accesses;
     const std::uint32_t value = cpu.environment.ports->read(port, size);
     write_linear(cpu, address, &value, size);
     run.move(kRdi, 1);
@@ -300,6 +303,7 @@ void outs(Cpu& cpu, const Instruction& instruction, unsigned size) {
     if (run.budget < size) return run.finish(false);
     std::uint32_t value = 0;
     read_linear(cpu, run.element_address(run.source, kRsi, false), &value, size);
+    ++cpu.counters.port_accesses;
     cpu.environment.ports->write(port, size, value);
     run.move(kRsi, 1);
     run.count(1);

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "engine/soft/mmu.hpp"
+#include "engine/soft/semantics/control.hpp"
 #include "engine/soft/semantics/delivery.hpp"
 #include "engine/soft/semantics/operands.hpp"
 
@@ -75,12 +76,15 @@ void set_busy(Cpu& cpu, std::uint16_t selector, bool busy) {
   write_linear<std::uint8_t>(cpu, address, static_cast<std::uint8_t>(busy ? type | 2 : type & ~2), Rights::Supervisor);
 }
 
-/// LDT and segments of the new task. Faults belong to it already: its state is loaded.
+/// LDT and segments of the new task. Faults belong to it already: its state is loaded. What is not loaded yet then
+/// keeps what the old task had, under the new selectors, so that the fault can be delivered; the stack comes first.
 void load_task_segments(Cpu& cpu, const Tss32& tss, std::uint32_t ext) {
   const auto ldt = static_cast<std::uint16_t>(tss.ldt);
   const auto selector = [&](SegmentRegister which) { return static_cast<std::uint16_t>(tss.segments[which]); };
   cpu.ldtr = null_segment(ldt);
-  for (unsigned i = 0; i < 6; ++i) cpu.segments[i] = null_segment(static_cast<std::uint16_t>(tss.segments[i]));
+  for (unsigned i = 0; i < 6; ++i) cpu.segments[i].selector = static_cast<std::uint16_t>(tss.segments[i]);
+  const std::uint16_t cs = selector(kCs);
+  cpu.cpl = static_cast<std::uint8_t>(cpu.virtual_8086() ? 3 : rpl_of(cs));
   if (!is_null(ldt)) {
     if ((ldt & 4) != 0) raise(Vector::InvalidTss, selector_error(ldt, ext));
     const Descriptor descriptor = fetch_descriptor(cpu, ldt, Vector::InvalidTss, ext);
@@ -90,21 +94,13 @@ void load_task_segments(Cpu& cpu, const Tss32& tss, std::uint32_t ext) {
     cpu.ldtr = make_segment(ldt, descriptor);
   }
   if (cpu.virtual_8086()) {
-    cpu.cpl = 3;
     for (unsigned i = 0; i < 6; ++i) cpu.segments[i] = virtual8086_segment(static_cast<std::uint16_t>(tss.segments[i]));
     return;
   }
-  const std::uint16_t cs = selector(kCs);
-  cpu.cpl = static_cast<std::uint8_t>(rpl_of(cs));
-  if (is_null(cs)) raise(Vector::InvalidTss, ext);
-  Descriptor code = fetch_descriptor(cpu, cs, Vector::InvalidTss, ext);
-  if (!code.is_code() || (code.is_conforming() ? code.dpl() > cpu.cpl : code.dpl() != cpu.cpl)) {
-    raise(Vector::InvalidTss, selector_error(cs, ext));
-  }
-  if (!code.present()) raise(Vector::SegmentNotPresent, selector_error(cs, ext));
   cpu.segments[kSs] = checked_stack_segment(cpu, selector(kSs), cpu.cpl, Vector::InvalidTss, ext);
   for (const SegmentRegister which : {kEs, kDs, kFs, kGs}) {
     const std::uint16_t value = selector(which);
+    cpu.segments[which] = null_segment(value);
     if (is_null(value)) continue;
     Descriptor data = fetch_descriptor(cpu, value, Vector::InvalidTss, ext);
     if (!data.is_readable() || (!data.is_conforming() && (rpl_of(value) > data.dpl() || cpu.cpl > data.dpl()))) {
@@ -114,6 +110,12 @@ void load_task_segments(Cpu& cpu, const Tss32& tss, std::uint32_t ext) {
     mark_accessed(cpu, value, data);
     cpu.segments[which] = make_segment(value, data);
   }
+  if (is_null(cs)) raise(Vector::InvalidTss, ext);
+  Descriptor code = fetch_descriptor(cpu, cs, Vector::InvalidTss, ext);
+  if (!code.is_code() || (code.is_conforming() ? code.dpl() > cpu.cpl : code.dpl() != cpu.cpl)) {
+    raise(Vector::InvalidTss, selector_error(cs, ext));
+  }
+  if (!code.present()) raise(Vector::SegmentNotPresent, selector_error(cs, ext));
   mark_accessed(cpu, cs, code);
   cpu.segments[kCs] = make_segment(cs, code);
   if (cpu.rip > cpu.segments[kCs].limit) raise(Vector::GeneralProtection, ext);
@@ -150,6 +152,7 @@ void switch_task(Cpu& cpu, std::uint16_t selector, TaskSwitch reason, std::uint6
   cpu.tr.attributes |= 2;
   cpu.cr0 |= cr0::kTaskSwitched;
   if (wide && (cpu.cr0 & cr0::kPaging) != 0) {
+    load_pdptes(cpu, cpu.cr0, tss.cr3, cpu.cr4);
     cpu.cr3 = tss.cr3;
     address_space_changed(cpu, false);
   }

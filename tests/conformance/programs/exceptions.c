@@ -180,7 +180,7 @@ static void doubled(void) {
   set_gate(0x90, 0, KCS32, 0, 0x8e);
   RUN(M64, "gate cs 32", "int 0x90");
   set_gate(0x90, 0, 0x1f8, 0, 0x8e);
-  gdt[63] = 0x002f9b000000ffff;
+  gdt[63] = 0x002f1b000000ffff;
   RUN(M64, "gate cs absent", "int 0x90");
   set_gate(0x90, 0, 0x200, 0, 0x8e);
   RUN(M64, "gate cs beyond", "int 0x90");

@@ -12,7 +12,6 @@ u64* const window_pd = pd[1];
 struct tss tss64 __attribute__((aligned(16)));
 u32 tss32[32];
 u8 ist_stack[8192] __attribute__((aligned(16)));
-u8 privilege_stack[4096] __attribute__((aligned(16)));
 
 struct cpu in, out;
 u64 flags_shown = 0x267700;  // all but the arithmetic ones, RF and VIF
@@ -116,11 +115,11 @@ static void set_up_tables(void) {
   gdt[DS16_LOW / 8] = 0x000093000000ffff;
   gdt[TSS64 / 8] = descriptor((u32)(u64)&tss64, sizeof tss64 - 1, 0x89);
   gdt[TSS32 / 8] = descriptor((u32)(u64)tss32, sizeof tss32 - 1, 0x89);
-  tss64.rsp[0] = (u64)privilege_stack + sizeof privilege_stack;
+  gdt[62] = gdt[TSS32 / 8];  // for the way back
+  tss64.rsp[0] = PRIVILEGE_STACK;
   tss64.ist[0] = (u64)ist_stack + sizeof ist_stack;
   tss64.iomap = 104;
   memset(tss64.bitmap, 0xff, sizeof tss64.bitmap);
-  tss32[1] = 0x9800;
   tss32[2] = KDS;
   tss32[25] = 104 << 16;
   for (unsigned v = 0; v < 256; ++v) {
@@ -166,14 +165,15 @@ void setup(enum mode mode) {
   in.rflags = 2;
   in.mode = mode;
   in.ss = in.ds = in.es = in.fs = in.gs = user ? UDS : KDS;
-  static const u16 code[] = {KCS64, UCS64, KCS32, UCS32, KCS16, UCS16, KCS32, UCS32, KCS16, 0x0a00};
+  static const u16 code[] = {KCS64, UCS64, KCS32, UCS32, KCS16, UCS16, KCS32, UCS32, KCS16, 0x0a00, 0x0a00};
   in.cs = code[mode];
   in.gpr[RSP] = user ? (u64)user_stack + 2048 + USER_ALIAS : (u64)kernel_stack + 2048;
   if (mode >= L32) in.gpr[RSP] = user ? (u64)user_stack + 2048 : 0x8800;
   in.cr0 = 0x33;
   in.cr3 = in.cr4 = 0;
-  if (mode == REAL) {
-    in.cr0 = 0x32;
+  if (mode == REAL || mode == V86) {
+    if (mode == REAL) in.cr0 = 0x32;
+    else in.rflags = 0x23002;  // VM, IOPL 3
     in.ss = in.ds = in.es = in.fs = in.gs = 0x0b00;
     in.gpr[RSP] = 0x800;
   }
@@ -185,7 +185,7 @@ static u64 entry_point(const char* code) {
     case M64U: case M32U: return (u64)code + USER_ALIAS;
     case M16: case L16: gdt[KCS16 / 8] = descriptor((u32)(u64)code, 0xffff, 0x9b); return 0;
     case M16U: gdt[UCS16 / 8] = descriptor((u32)((u64)code + USER_ALIAS), 0xffff, 0xfb); return 0;
-    case REAL: memcpy((void*)0xa000, code, 512); return 0;
+    case REAL: case V86: memcpy((void*)0xa000, code, 512); return 0;
     default: return (u64)code;
   }
 }

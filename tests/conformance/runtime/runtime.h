@@ -26,6 +26,7 @@ extern u32 tss32[32];
 #define kernel_stack ((u8*)0x200000UL)
 #define user_stack ((u8*)0x201000UL)
 #define pml4 ((u64*)0x202000UL)
+#define PRIVILEGE_STACK 0x204000UL  // RSP0: the end of a page
 #define POOL 0x800000UL
 #define WINDOW 0x40000000UL
 #define USER_ALIAS 0xc0000000UL
@@ -37,7 +38,7 @@ void map(unsigned page, u64 physical, u64 flags);  // page: its number in the wi
 static inline u8* pool(unsigned page) { return (u8*)(POOL + page * 4096UL); }
 
 // ---- running code ---------------------------------------------------------------------------------------------------
-enum mode { M64, M64U, M32, M32U, M16, M16U, L32, L32U, L16, REAL };
+enum mode { M64, M64U, M32, M32U, M16, M16U, L32, L32U, L16, REAL, V86 };
 enum reg { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
 struct cpu {
   u64 gpr[16], rip, rflags, cs, ss, ds, es, fs, gs;
@@ -71,6 +72,7 @@ void run_and_report(const char* name, const char* code);
 #define BITS_L32U ".code32"
 #define BITS_L16 ".code16"
 #define BITS_REAL ".code16"
+#define BITS_V86 ".code16"
 #define RUN(m, name, text) (setup(m), run_and_report(name, CODE(BITS_##m, text)))
 #define RUNF(m, name, text) (flags_shown |= 0x8d5, RUN(m, name, text), flags_shown &= ~0x8d5UL)
 // As RUN, after `prepare` changed `in`.

@@ -3,7 +3,7 @@
   .set oRip, 128; .set oFlags, 136; .set oCs, 144; .set oSs, 152; .set oDs, 160; .set oEs, 168; .set oFs, 176; .set oGs, 184
   .set oVector, 192; .set oError, 200; .set oCr2, 208; .set oCr0, 216; .set oCr3, 224; .set oCr4, 232; .set oMode, 240
   .set cpu_size, 248
-  .set kReal, 9; .set kL32U, 7
+  .set kReal, 9; .set kL32U, 7; .set kV86, 10
 
   .macro push_callee
   push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15
@@ -164,6 +164,7 @@ run_legacy:
   .balign 16
   .globl low_ctx
 low_ctx: .space cpu_size
+  .globl long_cr3, long_cr4
 long_cr0: .long 0
 long_cr3: .long 0
 long_cr4: .long 0
@@ -196,6 +197,8 @@ to_legacy:
   mov %eax, %cr0
   mov $0x68, %eax
   ltr %ax
+  cmpb $kV86, low_ctx + oMode
+  je 3f
   cmpb $kL32U, low_ctx + oMode
   je 1f
   mov low_ctx + oSs, %eax
@@ -218,6 +221,18 @@ to_legacy:
   mov %cs:low_ctx + 8, %ecx; mov %cs:low_ctx + 16, %edx; mov %cs:low_ctx + 24, %ebx; mov %cs:low_ctx + 40, %ebp
   mov %cs:low_ctx + 48, %esi; mov %cs:low_ctx + 56, %edi; mov %cs:low_ctx + 0, %eax
   iretl
+3: pushl low_ctx + oGs                 # virtual-8086 mode: IRET loads all segments
+  pushl low_ctx + oFs
+  pushl low_ctx + oDs
+  pushl low_ctx + oEs
+  pushl low_ctx + oSs
+  pushl low_ctx + 32
+  pushl low_ctx + oFlags
+  pushl low_ctx + oCs
+  pushl low_ctx + oRip
+  mov low_ctx + 8, %ecx; mov low_ctx + 16, %edx; mov low_ctx + 24, %ebx; mov low_ctx + 40, %ebp
+  mov low_ctx + 48, %esi; mov low_ctx + 56, %edi; mov low_ctx + 0, %eax
+  iretl
 
   .macro legacy_stub v
   .balign 8
@@ -234,7 +249,7 @@ legacy_stub_\v:
   legacy_stub %i
   .set i, i + 1
   .endr
-legacy_common:                         # vector error eip cs eflags [esp ss]
+legacy_common:                         # vector error eip cs eflags [esp ss [es ds fs gs]]
   push %ds
   push $0x10
   pop %ds
@@ -251,6 +266,8 @@ legacy_common:                         # vector error eip cs eflags [esp ss]
   popl low_ctx + oRip
   popl low_ctx + oCs
   popl low_ctx + oFlags
+  testb $2, low_ctx + oFlags + 2       # VM
+  jnz 3f
   testb $3, low_ctx + oCs
   jz 1f
   mov (%esp), %eax
@@ -258,10 +275,20 @@ legacy_common:                         # vector error eip cs eflags [esp ss]
   mov 4(%esp), %eax
   mov %eax, low_ctx + oSs
   jmp 2f
+3: popl low_ctx + 32
+  popl low_ctx + oSs
+  popl low_ctx + oEs
+  popl low_ctx + oDs
+  popl low_ctx + oFs
+  popl low_ctx + oGs
+  jmp 2f
 1: mov %esp, low_ctx + 32
 2: mov %cr2, %eax
   mov %eax, low_ctx + oCr2
 back_to_long:                          # flat 32-bit code, DS loaded, identity mapped
+  movb $0x89, gdt + 0x1f0 + 5          # long mode is not entered with a 16-bit TSS
+  mov $0x1f0, %eax
+  ltr %ax
   mov %cr0, %eax
   and $0x7fffffff, %eax
   mov %eax, %cr0

@@ -19,9 +19,9 @@ void trim(std::vector<std::uint8_t>& bytes, const OptionRom& rom) {
   bytes.erase(bytes.begin(), bytes.begin() + first.offset);
 }
 
-Result<GuestRom> from_file(const GpuConfig& gpu) {
-  const std::string file = gpu.rom_file->string();
-  const auto content = read_kernel_file(*gpu.rom_file);
+Result<GuestRom> from_file(const GpuConfig& gpu, const std::filesystem::path& path) {
+  const std::string file = path.string();
+  const auto content = read_kernel_file(path);
   if (!content) return fail(content.error());
   GuestRom rom{{content->begin(), content->end()}, {}};
   const auto parsed = parse_option_rom(rom.bytes);
@@ -41,7 +41,7 @@ Result<GuestRom> from_file(const GpuConfig& gpu) {
 }  // namespace
 
 Result<GuestRom> guest_rom(const GpuConfig& gpu, const std::function<Result<std::vector<std::uint8_t>>()>& read_own) {
-  if (gpu.rom_file) return from_file(gpu);
+  if (gpu.rom_file) return from_file(gpu, *gpu.rom_file);
   GuestRom rom;
   auto own = read_own();
   if (!own) {

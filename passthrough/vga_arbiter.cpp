@@ -16,8 +16,8 @@ namespace {
 constexpr std::array<std::string_view, 4> kNames = {"none", "io", "mem", "io+mem"};
 
 std::optional<VgaResource> resource(std::string_view text) {
-  for (std::uint8_t i = 0; i < kNames.size(); ++i)
-    if (text == kNames[i]) return static_cast<VgaResource>(i);
+  for (const VgaResource candidate : {VgaResource::None, VgaResource::Io, VgaResource::Memory, VgaResource::Both})
+    if (text == to_string(candidate)) return candidate;
   return std::nullopt;
 }
 
@@ -65,7 +65,7 @@ VgaArbiter::~VgaArbiter() {
 }
 
 /// The arbiter works on a card that is named first, in a write of its own.
-Result<void> VgaArbiter::command(PciAddress card, const std::string& text) {
+Result<void> VgaArbiter::command(PciAddress card, const std::string& text) const {
   const std::string target = "target PCI:" + card.to_string();
   for (const std::string& line : {target, text}) {
     if (line.empty()) continue;

@@ -49,7 +49,7 @@ class VgaArbiter {
 
  private:
   explicit VgaArbiter(int descriptor) : descriptor_(descriptor) {}
-  Result<void> command(PciAddress card, const std::string& text);
+  Result<void> command(PciAddress card, const std::string& text) const;
   int descriptor_ = -1;
 };
 

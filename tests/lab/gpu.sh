@@ -9,7 +9,7 @@ set -u
 vmp=$1 kill_lab=$2 gpu_lab=$3 state=/run/lab/state
 check() { if [ "$2" = "$3" ]; then echo "ok: $1"; else echo "FAILED: $1: expected '$2', got '$3'"; exit 1; fi; }
 driver_of() { basename "$(readlink "/sys/bus/pci/devices/$1/driver")" 2>/dev/null; }
-decodes() { exec 9<>/dev/vga_arbiter; printf 'target PCI:%s' "$1" >&9; head -c 200 <&9 | sed 's/.*decodes=\([^,]*\),.*/\1/'; exec 9>&-; }
+decodes() { exec 9<>/dev/vga_arbiter; printf 'target PCI:%s' "$1" >&9; dd bs=1024 count=1 <&9 2>/dev/null | sed 's/.*decodes=\([^,]*\),.*/\1/'; exec 9>&-; }
 gpu=0000:01:00.0 boot=0000:00:05.0
 [ -e "/lib/modules/$(uname -r)" ] || modprobe vfio-pci
 framebuffer=$(ls /sys/bus/platform/drivers/{vesa,efi,simple}-framebuffer 2>/dev/null | grep -m1 -E 'framebuffer\.[0-9]')

@@ -1,4 +1,6 @@
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -87,17 +89,18 @@ void fill_header(PciDeviceInfo& info, const KernelDirectory& devices, const std:
 /// All of configuration space that can be read. Where the first word of its upper part says that no capability is
 /// there, it ends with that word: hypervisors and slow buses make the other 3836 bytes the most expensive ones of a
 /// scan.
-ConfigSpace read_config(const KernelDirectory& devices, const std::string& path) {
+ConfigSpace read_config(const std::filesystem::path& path) {
   constexpr std::size_t kConventional = 256;
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   std::array<std::uint8_t, ConfigSpace::kMaxSize> bytes;
-  const long low = devices.read_bytes(path.c_str(), bytes.data(), kConventional + 4);
+  const ssize_t low = ::read(file.get(), bytes.data(), kConventional + 4);
   if (low <= 0) return {};
   const auto read = static_cast<std::size_t>(low);
   ConfigSpace start({bytes.data(), read});
   const std::uint32_t first = start.u32(kConventional);
   if (!start.contains(kConventional, 4) || first == 0 || first == 0xffffffff) return start;
-  const long rest = devices.read_bytes(path.c_str(), bytes.data() + read, bytes.size() - read, low);
-  return ConfigSpace({bytes.data(), read + static_cast<std::size_t>(std::max(rest, 0L))});
+  const ssize_t rest = ::read(file.get(), bytes.data() + read, bytes.size() - read);
+  return ConfigSpace({bytes.data(), read + static_cast<std::size_t>(std::max<ssize_t>(rest, 0))});
 }
 
 /// sysfs `resource`: a line "start end flags" for each BAR, the ROM, then (with SR-IOV) the VF BARs.
@@ -160,7 +163,7 @@ void fill_full(PciDeviceInfo& info, const KernelDirectory& devices, const std::s
     const auto text = read(attribute);
     return text ? text::number<long long>(text::trim(*text)) : std::nullopt;
   };
-  info.config = read_config(devices, base + "config");
+  info.config = read_config(devices.path() / name / "config");
   if (info.config.contains(8, 8)) fill_from_header(info, info.config.bytes().subspan<8, 8>());
   info.capabilities = walk_capabilities(info.config);
   info.serial_number = decode_serial_number(info.config, info.capabilities);

@@ -245,6 +245,18 @@ Result<void> VfManager::set_switchdev(bool on) {
     return fail(ErrorCode::Unsupported, "set switchdev mode of", name_,
                 fmt::format("the driver {} has no eswitch", driver_.empty() ? "(none)" : driver_));
   }
+  if (!on) {  // the kernel keeps the mode while there are groups, and a group while it has members
+    for (const auto& [index, leaf] : devlink_leaves()) {
+      if (leaf.parent.empty()) continue;
+      VfConfig leave;
+      leave.rate_group = "";
+      if (auto left = set(index, leave); !left) return left;
+    }
+    const auto groups = rate_groups();
+    if (!groups) return fail(groups.error());
+    for (const RateGroup& group : *groups)
+      if (auto deleted = delete_rate_group(group.name); !deleted) return deleted;
+  }
   if (auto set = set_devlink_switchdev(*devlink_, on); !set) return set;
   if (switchdev() != on) return fail(ErrorCode::Io, "set switchdev mode of", name_, "the driver did not change it");
   return {};

@@ -24,8 +24,6 @@ export GPU=$(address_of 0x1234:0x1111) GPU_AUDIO=$(address_of 0x8086:0x293e) GPU
 export ATI=$(address_of 0x1002:0x5046) BOCHS=$(addresses_of 0x1234:0x1111 | tail -1)
 bind_vfio "$EDU" "$E1000E" "$NVME" "$RNG" "$UNPLUG" "$SWITCH_A" "$SWITCH_B" "$OLD_TEST" "$OLD_NIC" \
   "$GPU" "$GPU_AUDIO" "$GPU_USB" "$ATI" "$BOCHS"
-# Firmware has a port pass on the errors of what is below it; this machine's has not.
-port=$(readlink -f "/sys/bus/pci/devices/$UNPLUG/.."); setpci -s "${port##*/}" BRIDGE_CONTROL=2:2
 mdev() { # MODULE TYPE: makes one, prints its UUID
   local uuid; uuid=$(</proc/sys/kernel/random/uuid)
   [ -e "/sys/class/mdev_bus/$1" ] && echo "$uuid" >"/sys/class/mdev_bus/$1/mdev_supported_types/$1-$2/create" && echo "$uuid"

@@ -4,8 +4,10 @@
 // IWYU pragma: begin_exports
 #include <vm_platform/boot.hpp>
 #include <vm_platform/core.hpp>
+#include <vm_platform/device_identity.hpp>
 #include <vm_platform/dirty_tracking.hpp>
 #include <vm_platform/gpu.hpp>
+#include <vm_platform/host_setup.hpp>
 #include <vm_platform/iommu.hpp>
 #include <vm_platform/iso.hpp>
 #include <vm_platform/iso_boot.hpp>
@@ -20,8 +22,11 @@
 #include <vm_platform/runtime.hpp>
 #include <vm_platform/signals.hpp>
 #include <vm_platform/sriov.hpp>
+#include <vm_platform/sriov_boot.hpp>
 #include <vm_platform/threading.hpp>
 #include <vm_platform/timer.hpp>
 #include <vm_platform/topology.hpp>
 #include <vm_platform/vfio.hpp>
+#include <vm_platform/vga_arbiter.hpp>
+#include <vm_platform/vgpu.hpp>
 // IWYU pragma: end_exports

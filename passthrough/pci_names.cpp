@@ -106,8 +106,10 @@ void PciNames::Index::build() {
   }
   close_section(all.size());
   // The file comes sorted; others' may not. Of two entries with one id the first counts.
-  constexpr auto kId = &std::pair<std::uint32_t, std::string_view>::first;
-  if (!std::ranges::is_sorted(devices, {}, kId)) std::ranges::stable_sort(devices, {}, kId);
+  constexpr auto kPlace = [](const std::pair<std::uint32_t, std::string_view>& entry) {
+    return std::pair(entry.first, entry.second.data());
+  };
+  if (!std::ranges::is_sorted(devices, {}, kPlace)) std::ranges::sort(devices, {}, kPlace);
 }
 
 std::string_view PciNames::Index::device_section(std::uint16_t vendor, std::uint16_t device) const {

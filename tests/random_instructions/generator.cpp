@@ -448,7 +448,8 @@ class Builder {
     if (setup->index_vector) {  // vmovdqu ymm, [indices]
       const unsigned v = *setup->index_vector;
       emit({0xc4, v < 8 ? 0xe1U : 0x61U, 0x7e, 0x6f, ((v & 7) << 3) | 4, 0x25});
-      emit_value(static_cast<std::uint32_t>(kTable + (setup->wide_index ? 0x400 : 0) + 4 * random_.below(200)));
+      emit_value(static_cast<std::uint32_t>(
+          kTable + (setup->wide_index ? 0x400 + 8 * random_.below(124) : 4 * random_.below(200))));
     }
     if (setup->patched_target) {
       std::uint64_t value = *setup->patched_target;

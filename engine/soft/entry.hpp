@@ -10,6 +10,7 @@
 //   the guest's x87 and vector state is in the registers only while fpu_absent is 0.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "engine/soft/context.hpp"
@@ -43,7 +44,7 @@ enum Thunk : unsigned {
 
 /// Where generated code finds a thunk's address.
 constexpr std::uint32_t offset_of_thunk(Thunk thunk) {
-  return static_cast<std::uint32_t>(offsetof(CpuContext, thunks) + 8 * thunk);
+  return static_cast<std::uint32_t>(offsetof(CpuContext, thunks) + std::size_t{8} * thunk);
 }
 
 /// Access info, as the thunks get it in ECX: what is accessed, and where the instruction stands in its block.

@@ -1,6 +1,7 @@
 #include "engine/soft/access_group.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <optional>
 
 #include "engine/soft/classify.hpp"
@@ -142,11 +143,20 @@ std::optional<Part> part_of(const Instruction& instruction, const Mode& mode) {
   return std::nullopt;
 }
 
+/// Cheap: most instructions are none that a group begins with.
+bool may_begin(const Instruction& instruction) {
+  const ZydisDecodedInstruction& info = instruction.info;
+  if (info.meta.category == ZYDIS_CATEGORY_PUSH || info.meta.category == ZYDIS_CATEGORY_POP) return true;
+  return (info.attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0 && info.raw.modrm.mod != 3;
+}
+
 }  // namespace
 
 AccessGroup find_access_group(InstructionWindow& window, const Mode& mode, std::size_t max_instructions,
                               unsigned max_branches) {
   AccessGroup group;
+  const Instruction* first = window.peek();
+  if (first == nullptr || !may_begin(*first)) return group;
   std::array<std::int64_t, AccessGroup::kMaxInstructions> offsets = {};
   std::int64_t low = 0, high = 0, rsp = 0;
   unsigned accesses = 0, branches = 0;
@@ -162,6 +172,7 @@ AccessGroup find_access_group(InstructionWindow& window, const Mode& mode, std::
       if (access->base != group.base || (access->write && !group.write && branches != 0)) break;
       const std::int64_t new_low = std::min(low, begin), new_high = std::max(high, end);
       if (new_high - new_low > AccessGroup::kMaxBytes) break;
+      if (group.base != AccessGroup::kAbsolute && new_low < INT32_MIN) break;  // no displacement reaches there
       low = new_low, high = new_high;
       offsets[i] = begin;
       ++accesses;

@@ -75,6 +75,16 @@ TEST(AccessGroup, NotBeyondItsReach) {
   EXPECT_EQ(find({0x48, 0x8b, 0x07, 0x48, 0x8b, 0x8f, 0xf9, 1, 0, 0}).instructions, 0u);
 }
 
+TEST(AccessGroup, NotBelowWhatADisplacementReaches) {
+  // mov rax, [rsp-0x80000000]; sub rsp, 8; mov rcx, [rsp-0x80000000+disp]
+  const auto pair = [](std::uint8_t disp) {
+    return std::vector<std::uint8_t>{0x48, 0x8b, 0x84, 0x24, 0,    0,    0,    0x80, 0x48, 0x83,
+                                     0xec, 8,    0x48, 0x8b, 0x8c, 0x24, disp, 0,    0,    0x80};
+  };
+  EXPECT_EQ(find(pair(0)).instructions, 0u);
+  EXPECT_EQ(find(pair(8)).instructions, 3u);
+}
+
 TEST(AccessGroup, AWriteBehindABranchIsNoReasonToLookForWriting) {
   // cmp [rdi], eax; je +2; mov ecx, [rdi+4]; mov [rdi+8], eax
   const auto group = find({0x39, 0x07, 0x74, 2, 0x8b, 0x4f, 4, 0x89, 0x47, 8});

@@ -167,7 +167,7 @@ Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
   state->guard_after = checked->guard_after;
 
   Descriptor memfd;
-  Result<Placement> placed = fail(ErrorCode::Status, "map memory", options.name);
+  Result<Placement> placed = Placement{};  // set by each attempt
   const auto attempt = [&]() {
     const bool pool = huge == HugePages::Explicit;
     const auto size_bits = static_cast<unsigned>(std::countr_zero(page));

@@ -21,8 +21,7 @@ export VMP_TEST_DIRTY=soft-dirty,userfaultfd VMP_TEST_HUGE_PAGES=1
 check "os_test" "$os_test" --gtest_brief=1
 # With huge pages in the pool, all of them taken, a few mappings allowed.
 echo 20000 >/proc/sys/vm/max_map_count
-# Without the one whose count of mappings is another after munlock on this kernel (6.1; not understood yet).
-check "os_limits_test" "$limits_test" --gtest_brief=1 --gtest_filter=-LimitsTest.LockedMemory
+check "os_limits_test" "$limits_test" --gtest_brief=1
 
 export XDG_RUNTIME_DIR=/run
 check "an isolated CPU is not used by default" says 'allowed: 0-2$' "$vmp" host --no-kvm-probe

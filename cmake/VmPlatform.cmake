@@ -25,6 +25,7 @@ if(VM_PLATFORM_WERROR)
   target_compile_options(vmp_options INTERFACE -Werror)
 endif()
 if(VM_PLATFORM_SANITIZE)
+  set(CMAKE_CXX_FLAGS_DEBUG "-g1") # lines are what a report shows; whole debug information is a seventh of the build
   target_compile_options(vmp_options INTERFACE -fsanitize=${VM_PLATFORM_SANITIZE} -fno-sanitize-recover=all)
   target_link_options(vmp_options INTERFACE -fsanitize=${VM_PLATFORM_SANITIZE})
   if(VM_PLATFORM_SANITIZE MATCHES "undefined")

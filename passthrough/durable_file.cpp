@@ -17,13 +17,15 @@ Result<void> sync_folder(const std::filesystem::path& file, const std::string& o
   return {};
 }
 
+std::string beside(const std::filesystem::path& file) { return file.string() + ".vm-platform-new"; }
+
 }  // namespace
 
 Result<void> write_durably(const std::filesystem::path& file, std::string_view content, const std::string& operation,
                            unsigned mode) {
   std::error_code error;
   std::filesystem::create_directories(file.parent_path(), error);
-  const auto temporary = file.string() + ".vm-platform-new";
+  const auto temporary = beside(file);
   const Descriptor out(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
   if (!out.valid()) return fail(VmError::from_os(errno, operation, temporary));
   while (!content.empty()) {
@@ -38,6 +40,7 @@ Result<void> write_durably(const std::filesystem::path& file, std::string_view c
 }
 
 Result<void> remove_durably(const std::filesystem::path& file, const std::string& operation) {
+  ::unlink(beside(file).c_str());
   if (::unlink(file.c_str()) != 0) {
     if (errno == ENOENT) return {};
     return fail(VmError::from_os(errno, operation, file));

@@ -39,8 +39,9 @@ Result<void> write_durably(const std::filesystem::path& file, std::string_view c
   return sync_folder(file, operation);
 }
 
+void remove_unfinished(const std::filesystem::path& file) { ::unlink(beside(file).c_str()); }
+
 Result<void> remove_durably(const std::filesystem::path& file, const std::string& operation) {
-  ::unlink(beside(file).c_str());
   if (::unlink(file.c_str()) != 0) {
     if (errno == ENOENT) return {};
     return fail(VmError::from_os(errno, operation, file));

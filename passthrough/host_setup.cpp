@@ -318,6 +318,9 @@ Result<HostSetupPlan> HostSetup::undo_plan() const {
 Result<void> HostSetup::undo() {
   const auto plan = undo_plan();
   if (!plan) return fail(plan.error());
+  const auto journal = load(journal_file(options_));
+  if (!journal) return fail(journal.error());
+  for (const JournalEntry& entry : journal->files) remove_unfinished(options_.root / entry.file.relative_path());
   for (const FileChange& change : plan->files) {
     step("put back " + change.file.string());
     if (auto written = put(options_.root, change.file, change.after); !written) return written;

@@ -160,8 +160,9 @@ void PciNames::Index::build() {
   vendors.reserve(kUsualVendors);
   const std::string_view all = content.text();
   std::vector<Section>* open = nullptr;
+  std::size_t open_at = 0;
   const auto close_section = [&](std::size_t end) {
-    if (open != nullptr) open->back().text = {open->back().text.data(), all.data() + end};
+    if (open != nullptr) open->back().text = all.substr(open_at, end - open_at);
     open = nullptr;
   };
   for (std::size_t position = 0; position < all.size();) {
@@ -177,6 +178,7 @@ void PciNames::Index::build() {
       if (const auto id = text::number<std::uint32_t>(digits, 16); id && digits.size() == (is_class ? 2 : 4)) {
         open = is_class ? &classes : &vendors;
         open->push_back({*id, line});
+        open_at = position;
       }
     }
     position = end + 1;

@@ -193,14 +193,15 @@ int release(const Options& options) {
   };
   for (const PciAddress& address : *wanted) {
     if (std::ranges::find(done, address) != done.end()) continue;  // it went back with one before
-    const auto set = release_one(manager, address, options);
-    if (!set) return report(set.error());
-    if (!*set) {
+    const auto released = release_one(manager, address, options);
+    if (!released) return report(released.error());
+    const std::optional<TakenSet>& set = *released;
+    if (!set) {
       if (auto ended = end_at_boot(address); !ended) return report(ended.error());
       continue;
     }
-    json.push_back(set_json(**set));
-    for (const TakenDevice& device : (*set)->devices) {
+    json.push_back(set_json(*set));
+    for (const TakenDevice& device : set->devices) {
       done.push_back(device.address);
       if (auto ended = end_at_boot(device.address); !ended) return report(ended.error());
       say(fmt::format("{} {} {}", device.address.to_string(), options.dry_run ? "would go back to" : "is back with",
@@ -222,8 +223,8 @@ int status(const Options& options) {
       const TakenDevice& device = set.devices[i];
       const auto now = read_pci_device(device.address, options.sysfs);
       std::string held;
-      if (now && now->iommu_group) {
-        const std::string node = "/dev/vfio/" + std::to_string(*now->iommu_group);
+      if (const auto group = now ? now->iommu_group : std::nullopt) {
+        const std::string node = "/dev/vfio/" + std::to_string(*group);
         for (const NodeHolder& holder : find_holders({&node, 1}, options.root))
           held += (held.empty() ? "" : ", ") + fmt::format("{} (pid {})", holder.command, holder.pid);
       }

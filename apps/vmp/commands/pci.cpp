@@ -52,27 +52,27 @@ bool matches(const PciDeviceInfo& device, const PciNames& names, const std::stri
 Result<void> each(const Options& options, PciScanDetail detail,
                   const std::function<void(const PciDeviceInfo&)>& visit) {
   if (options.address.empty() && options.dump.empty()) return visit_pci(visit, options.sysfs, detail);
-  std::optional<PciAddress> wanted;
+  std::vector<PciAddress> wanted;
   if (!options.address.empty()) {
     const auto address = PciAddress::parse(options.address);
     if (!address) return fail(address.error());
-    wanted = *address;
+    wanted.push_back(*address);
   }
   if (options.dump.empty()) {
-    const auto device = read_pci_device(*wanted, options.sysfs);
+    const auto device = read_pci_device(wanted.front(), options.sysfs);
     if (!device) return fail(device.error());
     visit(*device);
     return {};
   }
   const auto all = functions(options, detail);
   if (!all) return fail(all.error());
-  bool found = !wanted;
+  bool found = wanted.empty();
   for (const PciDeviceInfo& device : *all) {
-    if (wanted && device.address != *wanted) continue;
+    if (!wanted.empty() && device.address != wanted.front()) continue;
     visit(device);
     found = true;
   }
-  if (!found) return fail(ErrorCode::NotFound, "read PCI device", wanted->to_string(), "not in it");
+  if (!found) return fail(ErrorCode::NotFound, "read PCI device", wanted.front().to_string(), "not in it");
   return {};
 }
 

@@ -17,13 +17,15 @@ Result<void> sync_folder(const std::filesystem::path& file, const std::string& o
   return {};
 }
 
+std::string beside(const std::filesystem::path& file) { return file.string() + ".vm-platform-new"; }
+
 }  // namespace
 
 Result<void> write_durably(const std::filesystem::path& file, std::string_view content, const std::string& operation,
                            unsigned mode) {
   std::error_code error;
   std::filesystem::create_directories(file.parent_path(), error);
-  const auto temporary = file.string() + ".vm-platform-new";
+  const auto temporary = beside(file);
   const Descriptor out(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
   if (!out.valid()) return fail(VmError::from_os(errno, operation, temporary));
   while (!content.empty()) {
@@ -36,6 +38,8 @@ Result<void> write_durably(const std::filesystem::path& file, std::string_view c
     return fail(VmError::from_os(errno, operation, file));
   return sync_folder(file, operation);
 }
+
+void remove_unfinished(const std::filesystem::path& file) { ::unlink(beside(file).c_str()); }
 
 Result<void> remove_durably(const std::filesystem::path& file, const std::string& operation) {
   if (::unlink(file.c_str()) != 0) {

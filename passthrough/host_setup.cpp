@@ -23,11 +23,24 @@ namespace fs = std::filesystem;
 constexpr const char* kOperation = "write set-up journal";
 constexpr int kVersion = 1;
 
-/// What was changed: for each file what it held before and what it was given.
+using Content = std::optional<std::string>;  // nothing: the file is not there
+
+struct JournalEntry {
+  fs::path file;
+  std::string why;
+  Content before;    ///< What is gone back to: held before the first change.
+  Content after;     ///< What it was given last.
+  Content replaced;  ///< What it held before that: still holds it where the tool died in between.
+
+  /// Whether what it holds is known to be from before set-up or from here.
+  [[nodiscard]] bool explains(const Content& now) const { return now == after || now == before || now == replaced; }
+};
+
+/// What was changed.
 struct SetupJournal {
   BootLoader boot_loader = BootLoader::None;
   std::string made_group;  ///< Empty: it was there.
-  std::vector<FileChange> files;
+  std::vector<JournalEntry> files;
 };
 
 fs::path journal_file(const HostSetupOptions& options) { return options.state / "setup.json"; }
@@ -37,14 +50,15 @@ Result<void> save(const SetupJournal& journal, const fs::path& file) {
                               {"boot_loader", to_string(journal.boot_loader)},
                               {"made_group", journal.made_group},
                               {"files", nlohmann::ordered_json::array()}};
-  const auto content = [](const std::optional<std::string>& text) {
+  const auto content = [](const Content& text) {
     return text ? nlohmann::ordered_json(*text) : nlohmann::ordered_json(nullptr);
   };
-  for (const FileChange& change : journal.files)
-    json["files"].push_back({{"file", change.file.string()},
-                             {"why", change.why},
-                             {"before", content(change.before)},
-                             {"after", content(change.after)}});
+  for (const JournalEntry& entry : journal.files)
+    json["files"].push_back({{"file", entry.file.string()},
+                             {"why", entry.why},
+                             {"before", content(entry.before)},
+                             {"after", content(entry.after)},
+                             {"replaced", content(entry.replaced)}});
   try {
     return write_durably(file, json.dump(2) + "\n", kOperation);
   } catch (const nlohmann::json::exception&) {  // JSON cannot hold it exactly, so it could not be taken back
@@ -73,16 +87,19 @@ Result<SetupJournal> load(const fs::path& file) {
     journal.made_group = group->get<std::string>();
   for (const auto& entry : json["files"]) {
     if (!entry.is_object() || !entry.contains("file") || !entry["file"].is_string()) return damaged();
-    FileChange change{entry["file"].get<std::string>(), std::nullopt, std::nullopt, {}};
-    for (const auto& [key, target] : {std::pair("before", &change.before), std::pair("after", &change.after)})
-      if (entry.contains(key) && entry[key].is_string()) *target = entry[key].get<std::string>();
-    if (entry.contains("why") && entry["why"].is_string()) change.why = entry["why"].get<std::string>();
-    journal.files.push_back(std::move(change));
+    const auto text_of = [&](const char* key) -> Content {
+      const auto found = entry.find(key);
+      return found != entry.end() && found->is_string() ? Content(found->get<std::string>()) : std::nullopt;
+    };
+    JournalEntry known{entry["file"].get<std::string>(), text_of("why").value_or(""), text_of("before"),
+                       text_of("after"), text_of("replaced")};
+    if (!entry.contains("replaced")) known.replaced = known.before;
+    journal.files.push_back(std::move(known));
   }
   return journal;
 }
 
-Result<void> put(const fs::path& root, const fs::path& file, const std::optional<std::string>& content) {
+Result<void> put(const fs::path& root, const fs::path& file, const Content& content) {
   const fs::path place = root / file.relative_path();
   if (!content) return remove_durably(place, "remove " + file.string());
   struct stat status = {};
@@ -214,10 +231,10 @@ Result<HostSetupPlan> HostSetup::plan() const {
     const auto now = read_if_there(options_.root, change.file);
     if (!now) return fail(now.error());
     change.before = *now;
-    const auto known = std::ranges::find(journal->files, change.file, &FileChange::file);
+    const auto known = std::ranges::find(journal->files, change.file, &JournalEntry::file);
     if (*now == change.after) continue;
     // A file that has our name but not our content, or that was ours and is no longer as we left it.
-    const bool ours = known != journal->files.end() && (*now == known->after || *now == known->before);
+    const bool ours = known != journal->files.end() && known->explains(*now);
     const bool shared = change.file == "/etc/kernel/cmdline";
     if (*now && !ours && (known != journal->files.end() || !shared)) return fail(edited(change.file));
     if (change.file.string().find("/udev/") != std::string::npos) {
@@ -250,14 +267,18 @@ Result<void> HostSetup::apply(const HostSetupPlan& plan) {
     const auto now = read_if_there(options_.root, change.file);
     if (!now) return fail(now.error());
     if (*now != change.before) return fail(edited(change.file));
-    const auto known = std::ranges::find(journal->files, change.file, &FileChange::file);
-    if (known == journal->files.end())
-      journal->files.push_back(change);
-    else
-      known->after = change.after;  // what was there before the first time stays what is gone back to
+    const auto known = std::ranges::find(journal->files, change.file, &JournalEntry::file);
+    if (known == journal->files.end()) {
+      journal->files.push_back({change.file, change.why, *now, change.after, *now});
+    } else {  // what was there before the first time stays what is gone back to
+      known->after = change.after;
+      known->replaced = *now;
+    }
   }
+  step("write down what is there");
   if (auto saved = save(*journal, journal_file(options_)); !saved) return saved;
   for (auto change = plan.files.begin(); change != plan.files.end(); ++change) {
+    step("write " + change->file.string());
     auto written = put(options_.root, change->file, change->after);
     if (written) continue;
     while (change != plan.files.begin()) {
@@ -278,13 +299,13 @@ Result<HostSetupPlan> HostSetup::undo_plan() const {
   HostSetupPlan plan;
   plan.boot_loader = journal->boot_loader;
   bool udev = false;
-  for (const FileChange& change : journal->files) {
-    const auto now = read_if_there(options_.root, change.file);
+  for (const JournalEntry& entry : journal->files) {
+    const auto now = read_if_there(options_.root, entry.file);
     if (!now) return fail(now.error());
-    if (*now == change.before) continue;  // a tool that died had not come to it
-    if (*now != change.after) return fail(edited(change.file));
-    udev = udev || change.file.string().find("/udev/") != std::string::npos;
-    plan.files.push_back({change.file, *now, change.before, change.why});
+    if (*now == entry.before) continue;  // a tool that died had not come to it
+    if (!entry.explains(*now)) return fail(edited(entry.file));
+    udev = udev || entry.file.string().find("/udev/") != std::string::npos;
+    plan.files.push_back({entry.file, *now, entry.before, entry.why});
   }
   const bool boot = std::ranges::any_of(plan.files, [](const FileChange& change) { return is_boot_file(change.file); });
   if (boot) plan.commands = boot_loader_commands(plan.boot_loader, options_.root);
@@ -297,10 +318,20 @@ Result<HostSetupPlan> HostSetup::undo_plan() const {
 Result<void> HostSetup::undo() {
   const auto plan = undo_plan();
   if (!plan) return fail(plan.error());
-  for (const FileChange& change : plan->files)
+  const auto journal = load(journal_file(options_));
+  if (!journal) return fail(journal.error());
+  for (const JournalEntry& entry : journal->files) remove_unfinished(options_.root / entry.file.relative_path());
+  for (const FileChange& change : plan->files) {
+    step("put back " + change.file.string());
     if (auto written = put(options_.root, change.file, change.after); !written) return written;
+  }
   if (auto ran = run_all(plan->commands); !ran) return ran;
+  step("forget");
   return remove_durably(journal_file(options_), kOperation);
+}
+
+void HostSetup::step(const std::string& line) const {
+  if (options_.on_step) options_.on_step(line);
 }
 
 Result<void> HostSetup::run_all(const std::vector<std::vector<std::string>>& commands) const {
@@ -309,6 +340,7 @@ Result<void> HostSetup::run_all(const std::vector<std::vector<std::string>>& com
       return fail(VmError(ErrorCode::Unsupported, "run", joined(command), "the files are below another root")
                       .with_hint("run it there"));
     }
+    step("run " + joined(command));
     if (auto ran = options_.run ? options_.run(command) : spawn(command); !ran)
       return fail(VmError(ran.error()).with_hint("the files are as they should be: run it again by hand"));
   }

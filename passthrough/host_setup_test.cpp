@@ -1,10 +1,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <fstream>
+#include <memory>
 #include <sstream>
 #include <vm_platform/host_setup.hpp>
 
+#include "passthrough/sysfs.hpp"
 #include "passthrough/test_tree.hpp"
 
 namespace vm_platform {
@@ -147,6 +152,62 @@ TEST_F(Setup, HalfWayDeadSetUpIsTakenBack) {
   std::filesystem::remove(tree.root() / "etc/udev/rules.d/70-vm-platform.rules");
   ASSERT_TRUE(host.undo());
   EXPECT_FALSE(there("etc/default/grub.d/vm-platform.cfg"));
+}
+
+/// Runs `change` in a process of its own that is killed before step `left`; whether it got that far.
+template <typename Change>
+bool killed_before(HostSetupOptions options, int left, Change change) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    options.on_step = [&](std::string_view) {
+      if (left-- == 0) ::raise(SIGKILL);
+    };
+    HostSetup host(options);
+    ::_exit(change(host) ? 0 : 1);
+  }
+  int status = 0;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  if (WIFSIGNALED(status)) return true;
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  return false;
+}
+
+TEST_F(Setup, KilledAtAnyStepItIsTakenBackOrGoneOnWith) {
+  const auto apply = [](HostSetup& host) { return host.apply(*host.plan()).has_value(); };
+  HostSetupOptions first = options, second = options, third = options;
+  second.memlock_kib = 8;
+  second.unsafe_interrupts = true;
+  second.host_dma_untranslated = false;
+  third.memlock_kib = 9;
+  const auto nothing_is_left = [&](int step) {
+    const auto undone = HostSetup(options).undo();
+    EXPECT_TRUE(undone) << "step " << step << ": " << undone.error().message();
+    for (const char* file : {"etc/default/grub.d", "etc/modules-load.d", "etc/modprobe.d", "etc/security/limits.d",
+                             "etc/udev/rules.d", "state"})
+      EXPECT_THAT(list_directory(tree.root() / file), IsEmpty()) << "step " << step << ": " << file;
+  };
+  int steps = 0;
+  for (bool more = true; more; ++steps) {
+    // The first wishes whole, the second ones cut short at every step.
+    ASSERT_TRUE(apply(*std::make_unique<HostSetup>(first)));
+    more = killed_before(second, steps, apply);
+    if (steps > 1)  // as if killed within a step
+      tree.file("etc/modprobe.d/vm-platform.conf.vm-platform-new", "half");
+    nothing_is_left(steps);
+    // After that, also the third ones, before and after which all is explained.
+    ASSERT_TRUE(apply(*std::make_unique<HostSetup>(first)));
+    killed_before(second, steps, apply);
+    HostSetup last(third);
+    const auto plan = last.plan();
+    ASSERT_TRUE(plan) << "step " << steps << ": " << plan.error().message();
+    killed_before(third, 2, apply);
+    ASSERT_TRUE(apply(last)) << "step " << steps;
+    EXPECT_THAT(read("etc/security/limits.d/vm-platform.conf"), HasSubstr("memlock 9\n"));
+    // And taking back is cut short, too.
+    killed_before(options, steps, [](HostSetup& host) { return host.undo().has_value(); });
+    nothing_is_left(steps);
+  }
+  EXPECT_GE(steps, 5) << "the record, three files, a command";
 }
 
 TEST_F(Setup, SaysWhatItCannotDo) {

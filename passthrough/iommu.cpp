@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <vm_platform/iommu.hpp>
+#include <vm_platform/passthrough.hpp>
 
 #include "passthrough/sysfs.hpp"
 #include "passthrough/text.hpp"
@@ -62,6 +63,7 @@ Result<std::vector<IommuGroup>> IommuManager::groups() const {
     if (const auto number = text::number<int>(name)) numbers.push_back(*number);
   if (numbers.empty()) {
     return fail(VmError(ErrorCode::Unsupported, "list IOMMU groups", {}, "the kernel has made none")
+                    .with_detail(PassthroughError::NoIommu)
                     .with_hint(no_groups_hint(status())));
   }
   std::ranges::sort(numbers);
@@ -84,6 +86,7 @@ Result<IommuGroup> IommuManager::group_of(PciAddress address) const {
   const auto number = name ? text::number<int>(*name) : std::nullopt;
   if (!number) {
     return fail(VmError(ErrorCode::Unsupported, "find IOMMU group of", address.to_string(), "it has none")
+                    .with_detail(PassthroughError::NoIommu)
                     .with_hint(no_groups_hint(status())));
   }
   return read_group(sysfs_, *number);

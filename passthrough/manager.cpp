@@ -99,22 +99,37 @@ Result<void> PassthroughManager::take(const PassthroughPlan& plan, bool force) {
   return {};
 }
 
+namespace {
+
+/// The record that a device is in; `NotTaken` where there is none.
+Result<Journal::Entry> entry_of(const std::vector<Journal::Entry>& entries, PciAddress address) {
+  for (const Journal::Entry& entry : entries)
+    if (std::ranges::find(entry.set.devices, address, &TakenDevice::address) != entry.set.devices.end()) return entry;
+  return fail(VmError(ErrorCode::Status, "give back", address.to_string(), "it was not taken by this tool")
+                  .with_detail(PassthroughError::NotTaken)
+                  .with_hint("`vmp passthrough status` shows what was"));
+}
+
+}  // namespace
+
+Result<TakenSet> PassthroughManager::taken_with(PciAddress address) const {
+  const auto sets = status();
+  if (!sets) return fail(sets.error());
+  std::vector<Journal::Entry> entries;
+  for (const TakenSet& set : *sets) entries.push_back({{}, set});
+  auto entry = entry_of(entries, address);
+  if (!entry) return fail(entry.error());
+  return std::move(entry->set);
+}
+
 Result<TakenSet> PassthroughManager::release(PciAddress address, bool force) {
   const HostChanges host(options_);
-  const auto not_taken = [&] {
-    return fail(VmError(ErrorCode::Status, "give back", address.to_string(), "it was not taken by this tool")
-                    .with_detail(PassthroughError::NotTaken)
-                    .with_hint("`vmp passthrough status` shows what was"));
-  };
   const auto journal = Journal::open(options_.state, options_.root, true);
   if (!journal) return fail(journal.error());
   const auto entries = journal->entries();
   if (!entries) return fail(entries.error());
-  const auto entry = std::ranges::find_if(*entries, [&](const Journal::Entry& candidate) {
-    return std::ranges::any_of(candidate.set.devices,
-                               [&](const TakenDevice& taken) { return taken.address == address; });
-  });
-  if (entry == entries->end()) return not_taken();
+  const auto entry = entry_of(*entries, address);
+  if (!entry) return fail(entry.error());
   TakenSet set = entry->set;
   if (set.stale) {
     if (auto removed = journal->remove(entry->file); !removed) return fail(removed.error());

@@ -1,10 +1,17 @@
 // The pci.ids format: "vvvv  Name" starts a vendor, a tab and "dddd  Name" a device of it, two tabs and "ssss ssss
 // Name" a subsystem; "C cc  Name" starts a class, with subclasses and programming interfaces below in the same way.
+//
+// A scan of a few functions needs a few of the file's 37,000 lines: only the lines of vendors and classes are indexed,
+// and a device is looked for in its vendor's part by halving, because the file comes sorted.
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
-#include <unordered_map>
 #include <vector>
 #include <vm_platform/pci_device.hpp>
 
@@ -12,13 +19,57 @@
 #include "passthrough/text.hpp"
 
 namespace vm_platform {
+namespace {
+
+struct FreeMemory {
+  void operator()(char* memory) const { std::free(memory); }
+};
+
+/// A file's content, copied: a mapping of it would end the program where somebody cuts the file short.
+struct FileContent {
+  std::unique_ptr<char, FreeMemory> memory;
+  std::size_t size = 0;
+
+  [[nodiscard]] std::string_view text() const { return {memory.get(), size}; }
+};
+
+/// Empty where the file is not there, or too large to be what it should be.
+FileContent read_names(const std::filesystem::path& path) {
+  constexpr std::size_t kHugePage = 2U << 20, kLimit = 64U << 20;
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  struct stat status;
+  if (!file.valid() || ::fstat(file.get(), &status) != 0 || status.st_size <= 0) return {};
+  const auto expected = static_cast<std::size_t>(status.st_size);
+  if (expected > kLimit) return {};
+  // One fault for a huge page instead of hundreds for small ones, which cost more than all else here.
+  const std::size_t room = (expected + kHugePage - 1) / kHugePage * kHugePage;
+  FileContent content{std::unique_ptr<char, FreeMemory>(static_cast<char*>(std::aligned_alloc(kHugePage, room)))};
+  if (content.memory == nullptr) return {};
+  ::madvise(content.memory.get(), room, MADV_HUGEPAGE);
+  while (content.size < expected) {
+    const ssize_t got = ::read(file.get(), content.memory.get() + content.size, expected - content.size);
+    if (got <= 0) break;
+    content.size += static_cast<std::size_t>(got);
+  }
+  return content;
+}
+
+/// The text of a vendor or class, from its own line to the next one's.
+struct Section {
+  std::uint32_t id;
+  std::string_view text;
+};
+
+std::string_view section_of(const std::vector<Section>& sections, std::uint32_t id) {
+  const auto found = std::ranges::lower_bound(sections, id, {}, &Section::id);
+  return found == sections.end() || found->id != id ? std::string_view{} : found->text;
+}
+
+}  // namespace
 
 struct PciNames::Index {
-  std::string content;
-  // The text of each vendor and class, from its own line to the next one's.
-  std::unordered_map<std::uint32_t, std::string_view> vendors, classes;
-  /// Each device's own line, by vendor << 16 | device: looking through a large vendor line by line takes long.
-  std::vector<std::pair<std::uint32_t, std::string_view>> devices;
+  FileContent content;
+  std::vector<Section> vendors, classes;  // by ID
 
   void build();
   /// The lines of one device of a vendor, its own first.
@@ -65,6 +116,38 @@ std::string_view entry(std::string_view section, std::uint32_t id, std::size_t d
   return {};
 }
 
+/// The ID on the line of a device, without its name; nothing on other lines.
+std::optional<std::uint32_t> device_id(std::string_view line) {
+  if (line.size() < 7 || line[0] != '\t' || line[1] == '\t') return std::nullopt;
+  return text::number<std::uint32_t>(line.substr(1, 4), 16);
+}
+
+/// The lines of a device of a vendor, looked for by halving: nothing where the vendor's devices are not sorted,
+/// perhaps.
+std::string_view sorted_entry(std::string_view section, std::uint32_t id) {
+  std::size_t low = std::min(section.find('\n'), section.size()), high = section.size();
+  while (low < high) {
+    // Between the two are whole lines, `low` at the end of the one before them. Take the first device line that begins
+    // in the second half; where there is none, only those before are left.
+    const std::size_t middle = low + (high - low) / 2;
+    const std::size_t begin = section.rfind('\n', middle);
+    std::string_view rest = section.substr(begin + 1, high - begin - 1);
+    std::optional<std::uint32_t> here;
+    const char* line = rest.data();
+    while (!rest.empty() && !here) {
+      line = rest.data();
+      here = device_id(next_line(rest));
+    }
+    const auto at = static_cast<std::size_t>(line - section.data());
+    if (here == id) return with_lines_below(section.substr(at), 1);
+    if (here && *here < id)
+      low = std::min(section.find('\n', at), high);
+    else
+      high = begin;
+  }
+  return {};
+}
+
 std::string_view name_of(std::string_view section, std::size_t skip) {
   const std::string_view line = next_line(section);
   return line.size() <= skip ? std::string_view{} : text::trim(line.substr(skip));
@@ -73,21 +156,17 @@ std::string_view name_of(std::string_view section, std::size_t skip) {
 }  // namespace
 
 void PciNames::Index::build() {
-  const std::string_view all = content;
-  std::unordered_map<std::uint32_t, std::string_view>* open_map = nullptr;
-  std::uint32_t open_id = 0;
+  constexpr std::size_t kUsualVendors = 4096;
+  vendors.reserve(kUsualVendors);
+  const std::string_view all = content.text();
+  std::vector<Section>* open = nullptr;
   std::size_t open_at = 0;
   const auto close_section = [&](std::size_t end) {
-    if (open_map != nullptr) open_map->emplace(open_id, all.substr(open_at, end - open_at));
-    open_map = nullptr;
+    if (open != nullptr) open->back().text = all.substr(open_at, end - open_at);
+    open = nullptr;
   };
   for (std::size_t position = 0; position < all.size();) {
     const char first = all[position];
-    const bool of_device = first == '\t' && position + 5 < all.size() && all[position + 1] != '\t';
-    if (of_device && open_map == &vendors) {
-      if (const auto id = text::number<std::uint32_t>(all.substr(position + 1, 4), 16))
-        devices.emplace_back(open_id << 16 | *id, all.substr(position));
-    }
     const void* newline = std::memchr(all.data() + position, '\n', all.size() - position);
     const std::size_t end =
         newline == nullptr ? all.size() : static_cast<std::size_t>(static_cast<const char*>(newline) - all.data());
@@ -97,25 +176,23 @@ void PciNames::Index::build() {
       const bool is_class = line.starts_with("C ");
       const std::string_view digits = is_class ? line.substr(2, 2) : line.substr(0, 4);
       if (const auto id = text::number<std::uint32_t>(digits, 16); id && digits.size() == (is_class ? 2 : 4)) {
-        open_map = is_class ? &classes : &vendors;
-        open_id = *id;
+        open = is_class ? &classes : &vendors;
+        open->push_back({*id, line});
         open_at = position;
       }
     }
     position = end + 1;
   }
   close_section(all.size());
-  // The file comes sorted; others' may not. Of two entries with one id the first counts.
-  constexpr auto kPlace = [](const std::pair<std::uint32_t, std::string_view>& entry) {
-    return std::pair(entry.first, entry.second.data());
-  };
-  if (!std::ranges::is_sorted(devices, {}, kPlace)) std::ranges::sort(devices, {}, kPlace);
+  // The file comes sorted; others' may not. Of two entries with one ID the first counts.
+  for (auto* sections : {&vendors, &classes})
+    if (!std::ranges::is_sorted(*sections, {}, &Section::id)) std::ranges::stable_sort(*sections, {}, &Section::id);
 }
 
 std::string_view PciNames::Index::device_section(std::uint16_t vendor, std::uint16_t device) const {
-  const std::uint32_t id = static_cast<std::uint32_t>(vendor) << 16 | device;
-  const auto found = std::ranges::lower_bound(devices, id, {}, &std::pair<std::uint32_t, std::string_view>::first);
-  return found == devices.end() || found->first != id ? std::string_view{} : with_lines_below(found->second, 1);
+  const std::string_view section = section_of(vendors, vendor);
+  const std::string_view found = sorted_entry(section, device);
+  return found.empty() ? entry(section, device, 4, 1) : found;
 }
 
 PciNames::PciNames() : index_(std::make_unique<Index>()) {}
@@ -129,11 +206,10 @@ PciNames PciNames::load(const std::filesystem::path& path) {
                                                "/var/lib/pciutils/pci.ids"};
   if (!path.empty()) places = {path};
   for (const auto& place : places) {
-    if (auto content = read_kernel_file(place)) {
-      names.index_->content = std::move(*content);
-      names.index_->build();
-      break;
-    }
+    names.index_->content = read_names(place);
+    if (names.index_->content.size == 0) continue;
+    names.index_->build();
+    break;
   }
   return names;
 }
@@ -141,8 +217,7 @@ PciNames PciNames::load(const std::filesystem::path& path) {
 bool PciNames::loaded() const noexcept { return !index_->vendors.empty(); }
 
 std::string_view PciNames::vendor(std::uint16_t vendor) const {
-  const auto found = index_->vendors.find(vendor);
-  return found == index_->vendors.end() ? std::string_view{} : name_of(found->second, 4);
+  return name_of(section_of(index_->vendors, vendor), 4);
 }
 
 std::string_view PciNames::device(std::uint16_t vendor, std::uint16_t device) const {
@@ -162,10 +237,9 @@ std::string_view PciNames::subsystem(std::uint16_t vendor, std::uint16_t device,
 }
 
 std::string_view PciNames::class_name(std::uint32_t class_code) const {
-  const auto found = index_->classes.find(class_code >> 16 & 0xff);
-  if (found == index_->classes.end()) return {};
-  const std::string_view base = name_of(found->second, 4);
-  const std::string_view subclass_section = entry(found->second, class_code >> 8 & 0xff, 2, 1);
+  const std::string_view section = section_of(index_->classes, class_code >> 16 & 0xff);
+  const std::string_view base = name_of(section, 4);
+  const std::string_view subclass_section = entry(section, class_code >> 8 & 0xff, 2, 1);
   if (subclass_section.empty()) return base;
   return name_of(subclass_section, 3);
 }

@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <vm_platform/pci_device.hpp>
@@ -33,6 +34,30 @@ TEST(PciNames, FindsEachLevel) {
   unknown.vendor = 0x1234;
   unknown.device = 0x11e8;
   EXPECT_EQ(names.describe(unknown), "Vendor 1234 Device 11e8");
+}
+
+TEST(PciNames, EveryDeviceIsFoundSortedOrNot) {
+  const test::FakeTree tree;
+  for (const bool sorted : {true, false}) {
+    std::string file = "8086  Intel Corporation\n";
+    for (unsigned i = 0; i < 300; ++i) {
+      const unsigned id = sorted ? i * 7 : i * 7919 % 0x1000;
+      file += fmt::format("\t{:04x}  Device {}\n", id, i);
+      for (unsigned below = 0; below < i % 5; ++below) file += fmt::format("\t\t8086 {:04x}  Board {}\n", below, below);
+      if (i % 11 == 0) file += "# a comment\n\n";
+    }
+    file += "10de  NVIDIA Corporation\n\t0001  Another's\nC 01  Storage\n";
+    tree.file("pci.ids", file);
+    const auto names = PciNames::load(tree.root() / "pci.ids");
+    for (unsigned i = 0; i < 300; ++i) {
+      const auto id = static_cast<std::uint16_t>(sorted ? i * 7 : i * 7919 % 0x1000);
+      EXPECT_EQ(names.device(0x8086, id), fmt::format("Device {}", i)) << sorted;
+      EXPECT_EQ(names.subsystem(0x8086, id, 0x8086, 3), i % 5 == 4 ? "Board 3" : "") << sorted << i;
+    }
+    EXPECT_EQ(names.device(0x8086, 0xffff), "");
+    EXPECT_EQ(names.device(0x10de, 1), "Another's");
+    EXPECT_EQ(names.vendor(0x10de), "NVIDIA Corporation") << "vendors are not sorted here either";
+  }
 }
 
 TEST(PciNames, WithoutAFileEverythingIsUnnamed) {

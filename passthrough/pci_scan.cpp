@@ -1,11 +1,11 @@
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <map>
+#include <cstring>
+#include <functional>
 #include <vm_platform/pci_device.hpp>
 
 #include "passthrough/pci_fill.hpp"
@@ -45,30 +45,27 @@ void fill_from_link(PciDeviceInfo& info, std::string_view target) {
   if (const auto parent = PciAddress::parse(above)) info.parent = *parent;
 }
 
-/// False where the function is not there (any more).
-bool fill_basic(PciDeviceInfo& info, const KernelDirectory& devices, const std::string& name) {
+/// From the function's own folder; false where it is not there (any more).
+bool fill_basic(PciDeviceInfo& info, const KernelDirectory& device) {
   std::array<char, 4096> buffer;
-  const std::string base = name + "/";
-  const long length = devices.read_bytes((base + "uevent").c_str(), buffer.data(), buffer.size());
+  const long length = device.read_bytes("uevent", buffer.data(), buffer.size());
   if (length > 0) fill_from_uevent(info, {buffer.data(), static_cast<std::size_t>(length)});
   const auto number = [&](const char* attribute) -> std::optional<std::uint32_t> {
-    const auto text = devices.read((base + attribute).c_str());
+    const auto text = device.read(attribute);
     return text ? text::number<std::uint32_t>(text::trim(*text), 16) : std::nullopt;
   };
   if (info.vendor == 0xffff) {  // a copied tree may have no uevent files
-    const auto vendor = number("vendor"), device = number("device"), class_code = number("class");
-    if (!vendor || !device) return false;
+    const auto vendor = number("vendor"), id = number("device"), class_code = number("class");
+    if (!vendor || !id) return false;
     info.vendor = static_cast<std::uint16_t>(*vendor);
-    info.device = static_cast<std::uint16_t>(*device);
+    info.device = static_cast<std::uint16_t>(*id);
     info.class_code = class_code.value_or(0);
     info.subsystem_vendor = static_cast<std::uint16_t>(number("subsystem_vendor").value_or(0));
     info.subsystem_device = static_cast<std::uint16_t>(number("subsystem_device").value_or(0));
-    if (const auto driver = devices.link((base + "driver").c_str()))
-      info.driver = driver->substr(driver->rfind('/') + 1);
+    if (const auto driver = device.link("driver")) info.driver = driver->substr(driver->rfind('/') + 1);
   }
-  if (const auto group = devices.link((base + "iommu_group").c_str()))
+  if (const auto group = device.link("iommu_group"))
     info.iommu_group = text::number<int>(std::string_view(*group).substr(group->rfind('/') + 1));
-  if (const auto target = devices.link(name.c_str())) fill_from_link(info, *target);
   return true;
 }
 
@@ -80,27 +77,28 @@ void fill_from_header(PciDeviceInfo& info, std::span<const std::uint8_t, 8> from
   info.multifunction = (from_8[6] & 0x80) != 0;
 }
 
-void fill_header(PciDeviceInfo& info, const KernelDirectory& devices, const std::string& name) {
+void fill_header(PciDeviceInfo& info, const KernelDirectory& device) {
   std::array<std::uint8_t, 8> from_8;
-  if (devices.read_bytes((name + "/config").c_str(), from_8.data(), from_8.size(), 8) == 8)
-    fill_from_header(info, from_8);
+  if (device.read_bytes("config", from_8.data(), from_8.size(), 8) == 8) fill_from_header(info, from_8);
 }
 
 /// All of configuration space that can be read. Where the first word of its upper part says that no capability is
 /// there, it ends with that word: hypervisors and slow buses make the other 3836 bytes the most expensive ones of a
 /// scan.
-ConfigSpace read_config(const std::filesystem::path& path) {
+ConfigSpace read_config(const KernelDirectory& device) {
   constexpr std::size_t kConventional = 256;
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor file = device.open_file("config");
   std::array<std::uint8_t, ConfigSpace::kMaxSize> bytes;
   const ssize_t low = ::read(file.get(), bytes.data(), kConventional + 4);
   if (low <= 0) return {};
-  const auto read = static_cast<std::size_t>(low);
-  ConfigSpace start({bytes.data(), read});
-  const std::uint32_t first = start.u32(kConventional);
-  if (!start.contains(kConventional, 4) || first == 0 || first == 0xffffffff) return start;
-  const ssize_t rest = ::read(file.get(), bytes.data() + read, bytes.size() - read);
-  return ConfigSpace({bytes.data(), read + static_cast<std::size_t>(std::max<ssize_t>(rest, 0))});
+  auto length = static_cast<std::size_t>(low);
+  std::uint32_t first = 0;
+  if (length == kConventional + 4) std::memcpy(&first, bytes.data() + kConventional, sizeof(first));
+  if (first != 0 && first != 0xffffffff) {
+    const ssize_t rest = ::read(file.get(), bytes.data() + length, bytes.size() - length);
+    length += static_cast<std::size_t>(std::max<ssize_t>(rest, 0));
+  }
+  return ConfigSpace({bytes.data(), length});
 }
 
 /// sysfs `resource`: a line "start end flags" for each BAR, the ROM, then (with SR-IOV) the VF BARs.
@@ -122,7 +120,7 @@ void fill_bars(PciDeviceInfo& info, std::string_view resource) {
 /// Names in a device's own folder, looked for in it instead of by system calls that fail.
 class Present {
  public:
-  explicit Present(std::vector<std::string> names) : names_(std::move(names)) {}  // sorted by list_directory
+  explicit Present(std::vector<std::string> names) : names_(std::move(names)) { std::ranges::sort(names_); }
   [[nodiscard]] bool has(std::string_view name) const { return std::ranges::binary_search(names_, name); }
 
  private:
@@ -130,7 +128,7 @@ class Present {
 };
 
 /// What a driver made of the device: entries of the class folders below it, such as net/eth0.
-std::vector<std::string> class_children(const Present& present, const std::filesystem::path& device) {
+std::vector<std::string> class_children(const Present& present, const KernelDirectory& device) {
   constexpr const char* kClasses[] = {"net",
                                       "nvme",
                                       "drm",
@@ -148,22 +146,24 @@ std::vector<std::string> class_children(const Present& present, const std::files
   std::vector<std::string> children;
   for (const char* name : kClasses) {
     if (!present.has(name)) continue;
-    for (const std::string& child : list_directory(device / name)) children.push_back(std::string(name) + "/" + child);
+    const auto below = device.below(name);
+    auto names = below ? below->list() : std::vector<std::string>{};
+    std::ranges::sort(names);
+    for (const std::string& child : names) children.push_back(std::string(name) + "/" + child);
   }
   return children;
 }
 
-void fill_full(PciDeviceInfo& info, const KernelDirectory& devices, const std::string& name) {
-  const std::string base = name + "/";
-  const Present present(devices.list(name.c_str()));
+void fill_full(PciDeviceInfo& info, const KernelDirectory& device) {
+  const Present present(device.list());
   const auto read = [&](const char* attribute) {
-    return present.has(attribute) ? devices.read((base + attribute).c_str()) : std::nullopt;
+    return present.has(attribute) ? device.read(attribute) : std::nullopt;
   };
   const auto number = [&](const char* attribute) -> std::optional<long long> {
     const auto text = read(attribute);
     return text ? text::number<long long>(text::trim(*text)) : std::nullopt;
   };
-  info.config = read_config(devices.path() / name / "config");
+  info.config = read_config(device);
   if (info.config.contains(8, 8)) fill_from_header(info, info.config.bytes().subspan<8, 8>());
   info.capabilities = walk_capabilities(info.config);
   info.serial_number = decode_serial_number(info.config, info.capabilities);
@@ -179,21 +179,38 @@ void fill_full(PciDeviceInfo& info, const KernelDirectory& devices, const std::s
   if (const auto text = read("label"); text && !text->empty()) info.label = *text;
   if (const auto index = number("acpi_index")) info.acpi_index = static_cast<std::uint32_t>(*index);
   if (const auto text = read("power_state"); text && *text != "unknown") info.power_state = *text;
-  const auto address_of = [&](const std::string& link_path) -> std::optional<PciAddress> {
-    const auto target = devices.link((base + link_path).c_str());
+  const auto address_of = [&](const char* link) -> std::optional<PciAddress> {
+    const auto target = device.link(link);
     if (!target) return std::nullopt;
     const auto address = PciAddress::parse(std::string_view(*target).substr(target->rfind('/') + 1));
     return address ? std::optional(*address) : std::nullopt;
   };
   if (present.has("physfn")) info.physical_function = address_of("physfn");
   for (unsigned i = 0; i < info.sriov_num; ++i)
-    if (const auto vf = address_of(fmt::format("virtfn{}", i))) info.virtual_functions.push_back(*vf);
-  if (!info.driver.empty()) info.children = class_children(present, devices.path() / name);
+    if (const auto vf = address_of(fmt::format("virtfn{}", i).c_str())) info.virtual_functions.push_back(*vf);
+  if (!info.driver.empty()) info.children = class_children(present, device);
+}
+
+/// Nothing where the function is not there (any more).
+std::optional<PciDeviceInfo> read_function(const KernelDirectory& devices, PciAddress address, PciScanDetail detail) {
+  const std::string name = address.to_string();
+  const auto device = devices.below(name.c_str());
+  if (!device) return std::nullopt;
+  std::optional<PciDeviceInfo> info(std::in_place);
+  info->address = address;
+  if (!fill_basic(*info, *device)) return std::nullopt;
+  if (const auto target = devices.link(name.c_str())) fill_from_link(*info, *target);
+  if (detail == PciScanDetail::Full)
+    fill_full(*info, *device);
+  else
+    fill_header(*info, *device);
+  return info;
 }
 
 }  // namespace
 
-Result<std::vector<PciDeviceInfo>> scan_pci(const std::filesystem::path& sysfs, PciScanDetail detail) {
+Result<void> visit_pci(const std::function<void(PciDeviceInfo)>& visit, const std::filesystem::path& sysfs,
+                       PciScanDetail detail) {
   const auto devices = KernelDirectory::open(sysfs / kDevices);
   if (!devices) {
     if (devices.error().os_error() == ENOENT) {
@@ -202,34 +219,28 @@ Result<std::vector<PciDeviceInfo>> scan_pci(const std::filesystem::path& sysfs, 
     }
     return fail(devices.error());
   }
+  std::vector<PciAddress> addresses;
+  for (const std::string& name : devices->list())
+    if (const auto address = PciAddress::parse(name)) addresses.push_back(*address);
+  std::ranges::sort(addresses);
+  for (const PciAddress address : addresses)
+    if (auto info = read_function(*devices, address, detail)) visit(std::move(*info));
+  return {};
+}
+
+Result<std::vector<PciDeviceInfo>> scan_pci(const std::filesystem::path& sysfs, PciScanDetail detail) {
   std::vector<PciDeviceInfo> found;
-  for (const std::string& name : devices->list()) {
-    const auto address = PciAddress::parse(name);
-    if (!address) continue;
-    PciDeviceInfo info;
-    info.address = *address;
-    if (!fill_basic(info, *devices, name)) continue;
-    if (detail == PciScanDetail::Full)
-      fill_full(info, *devices, name);
-    else
-      fill_header(info, *devices, name);
-    found.push_back(std::move(info));
-  }
-  std::ranges::sort(found, {}, &PciDeviceInfo::address);
+  const auto visited = visit_pci([&](PciDeviceInfo info) { found.push_back(std::move(info)); }, sysfs, detail);
+  if (!visited) return fail(visited.error());
   return found;
 }
 
 Result<PciDeviceInfo> read_pci_device(PciAddress address, const std::filesystem::path& sysfs) {
   const auto devices = KernelDirectory::open(sysfs / kDevices);
-  PciDeviceInfo info;
-  info.address = address;
-  const std::string name = address.to_string();
-  if (!devices || !devices->exists(name.c_str()) || !fill_basic(info, *devices, name)) {
-    return fail(VmError(ErrorCode::NotFound, "read PCI device", name, "no such device")
-                    .with_hint("`vmp pci list` shows those that are there"));
-  }
-  fill_full(info, *devices, name);
-  return info;
+  auto info = devices ? read_function(*devices, address, PciScanDetail::Full) : std::nullopt;
+  if (info) return std::move(*info);
+  return fail(VmError(ErrorCode::NotFound, "read PCI device", address.to_string(), "no such device")
+                  .with_hint("`vmp pci list` shows those that are there"));
 }
 
 void fill_from_config(PciDeviceInfo& info) {

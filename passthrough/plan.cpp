@@ -172,7 +172,7 @@ Result<PassthroughPlan> PassthroughManager::plan(std::span<const PciAddress> add
                       .with_hint("name the devices below it: vmp pci tree"));
     }
     auto group = iommu.group_of(address);
-    if (!group) return fail(VmError(group.error()).with_detail(PassthroughError::NoIommu));
+    if (!group) return fail(group.error());
     for (PciDeviceInfo& member : group->devices) {
       if (member.is_bridge()) continue;
       const bool asked = std::ranges::find(addresses, member.address) != addresses.end();

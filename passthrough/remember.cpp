@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <thread>
 #include <vm_platform/passthrough.hpp>
 
 #include "passthrough/durable_file.hpp"
@@ -31,10 +30,20 @@ Result<void> save(const std::vector<RememberedDevice>& devices, const std::files
   return write_durably(file, json.dump(2) + "\n", kOperation, 0644);
 }
 
-/// Whether it is the same device, wherever it is now.
-bool same(const RememberedDevice& device, const DeviceIdentity& identity) {
-  return device.identity.topology == identity.topology && device.identity.vendor == identity.vendor &&
-         device.identity.device == identity.device;
+/// The one notion of being the same device: that of find_device, which also knows cards that were moved.
+bool is_at(const RememberedDevice& device, std::span<const PciDeviceInfo> functions, PciAddress address) {
+  const auto found = find_device(device.identity, functions);
+  return found && *found == address;
+}
+
+/// What people mean by an address: the device that is there now, else one that is nowhere any more and was there last.
+auto known_by(PciAddress address, std::span<const RememberedDevice> devices, std::span<const PciDeviceInfo> functions) {
+  const bool here =
+      std::ranges::any_of(devices, [&](const RememberedDevice& known) { return is_at(known, functions, address); });
+  return [=](const RememberedDevice& known) {
+    return here ? is_at(known, functions, address)
+                : known.identity.address == address && !find_device(known.identity, functions);
+  };
 }
 
 }  // namespace
@@ -114,26 +123,36 @@ Result<void> PassthroughManager::remember(const PassthroughPlan& plan) {
   if (!devices) return fail(devices.error());
   const auto sets = status();
   if (!sets) return fail(sets.error());
+  const auto functions = scan_pci(options_.sysfs);
+  if (!functions) return fail(functions.error());
   for (const PassthroughDevice& device : plan.devices) {
     RememberedDevice entry{identify(device.info), device.requested, device.give_back_to, device.guest};
     // One that was taken before this plan was made is on vfio-pci already: the journal knows what it had.
     for (const TakenSet& set : *sets)
       for (const TakenDevice& taken : set.devices)
         if (taken.address == device.info.address && !set.stale) entry.former_driver = taken.former_driver;
-    std::erase_if(*devices, [&](const RememberedDevice& known) { return same(known, entry.identity); });
+    std::erase_if(*devices,
+                  [&](const RememberedDevice& known) { return is_at(known, *functions, device.info.address); });
     devices->push_back(std::move(entry));
   }
   return save(*devices, file_of(options_));
 }
 
+Result<bool> PassthroughManager::remembers(PciAddress address) const {
+  const auto devices = remembered();
+  if (!devices) return fail(devices.error());
+  const auto functions = scan_pci(options_.sysfs);
+  if (!functions) return fail(functions.error());
+  return std::ranges::any_of(*devices, known_by(address, *devices, *functions));
+}
+
 Result<bool> PassthroughManager::forget(PciAddress address) {
   auto devices = remembered();
   if (!devices) return fail(devices.error());
-  const auto info = read_pci_device(address, options_.sysfs);
-  const auto removed = std::erase_if(*devices, [&](const RememberedDevice& known) {
-    return info ? same(known, identify(*info)) : known.identity.address == address;
-  });
-  if (removed == 0) return false;
+  const auto functions = scan_pci(options_.sysfs);
+  if (!functions) return fail(functions.error());
+  const auto known = known_by(address, *devices, *functions);
+  if (std::erase_if(*devices, known) == 0) return false;
   // Those that came along with it have nobody to come along with any more.
   if (std::ranges::none_of(*devices, &RememberedDevice::requested)) devices->clear();
   if (auto saved = save(*devices, file_of(options_)); !saved) return fail(saved.error());
@@ -150,15 +169,17 @@ Result<std::vector<RestoreOutcome>> PassthroughManager::restore(std::chrono::mil
   for (const RememberedDevice& device : *devices) {
     if (!device.requested) continue;
     RestoreOutcome outcome{device, std::nullopt, std::nullopt};
-    for (;;) {
-      const auto functions = scan_pci(options_.sysfs);
-      if (!functions) return fail(functions.error());
-      const auto found = find_device(device.identity, *functions);
-      if (found) outcome.address = *found, outcome.error.reset();
-      if (!found) outcome.error = found.error();
-      if (found || std::chrono::steady_clock::now() >= deadline) break;
-      std::this_thread::sleep_for(std::chrono::milliseconds(200));
-    }
+    std::vector<PciDeviceInfo> functions;
+    const auto found = retry_until(deadline, [&]() -> Result<PciAddress> {
+      auto scanned = scan_pci(options_.sysfs);
+      if (!scanned) return fail(scanned.error());
+      functions = std::move(*scanned);
+      return find_device(device.identity, functions);
+    });
+    if (found)
+      outcome.address = *found;
+    else
+      outcome.error = found.error();
     if (outcome.address) {
       TakeOptions take_options;
       take_options.guest = device.guest;
@@ -166,7 +187,7 @@ Result<std::vector<RestoreOutcome>> PassthroughManager::restore(std::chrono::mil
       if (plan) {
         for (PassthroughDevice& moving : plan->devices)
           for (const RememberedDevice& known : *devices)
-            if (moving.give_back_to.empty() && same(known, identify(moving.info)))
+            if (moving.give_back_to.empty() && is_at(known, functions, moving.info.address))
               moving.give_back_to = known.former_driver;
         if (auto taken = take(*plan); !taken) outcome.error = taken.error();
       } else {

@@ -60,6 +60,57 @@ TEST_F(Remember, IsTakenWhereverItIsAtTheNextBoot) {
   EXPECT_FALSE(std::filesystem::exists(options.config / "passthrough.json"));
 }
 
+TEST_F(Remember, CardThatWasMovedIsTheSameForAll) {
+  const auto card = [&](const std::string& address, const std::string& slot, std::uint32_t serial) {
+    tree.device({.address = address,
+                 .parents = "pci0000:00/" + slot,
+                 .ids = "144D:A80A",
+                 .class_code = "10802",
+                 .driver = "vfio-pci",
+                 .group = 2,
+                 .config = test::ConfigBuilder()
+                               .header(0x144d, 0xa80a, 0x010802)
+                               .express(0)
+                               .extended(0x100, 0x03, 0)
+                               .u32(0x104, serial)
+                               .bytes()});
+  };
+  const auto unplug_all = [&] {
+    std::filesystem::remove_all(tree.sysfs() / "bus/pci/devices");
+    std::filesystem::remove_all(tree.sysfs() / "devices");
+    std::filesystem::remove_all(tree.sysfs() / "kernel/iommu_groups");
+    for (const char* address : {"0000:02:00.0", "0000:05:00.0"})
+      std::filesystem::remove(tree.sysfs() / "bus/pci/drivers/vfio-pci" / address);
+  };
+  const PciAddress first{0, 2, 0, 0}, second{0, 5, 0, 0};
+  PassthroughManager manager(options);
+  card("0000:02:00.0", "0000:00:1c.0", 7);
+  ASSERT_TRUE(manager.remember(*manager.plan({&first, 1})));
+  unplug_all();
+  card("0000:05:00.0", "0000:00:1d.0", 7);
+  ASSERT_TRUE(manager.remember(*manager.plan({&second, 1})));
+  EXPECT_EQ(manager.remembered()->size(), 1U) << "in another slot it is no other card";
+  unplug_all();
+  card("0000:02:00.0", "0000:00:1c.0", 7);
+  EXPECT_EQ((*manager.restore())[0].address, first);
+  // Another card of the same model where it was: not the one that is remembered.
+  unplug_all();
+  card("0000:02:00.0", "0000:00:1c.0", 8);
+  card("0000:05:00.0", "0000:00:1d.0", 7);
+  EXPECT_FALSE(*manager.remembers(first));
+  EXPECT_FALSE(*manager.forget(first));
+  EXPECT_TRUE(*manager.remembers(second));
+  EXPECT_TRUE(*manager.forget(second));
+  EXPECT_TRUE(manager.remembered()->empty());
+  // One that is nowhere any more is known by where it was last.
+  unplug_all();
+  card("0000:05:00.0", "0000:00:1d.0", 7);
+  ASSERT_TRUE(manager.remember(*manager.plan({&second, 1})));
+  unplug_all();
+  std::filesystem::create_directories(tree.sysfs() / "bus/pci/devices");
+  EXPECT_TRUE(*manager.forget(second));
+}
+
 TEST_F(Remember, IsNeverForcedAndSaysWhy) {
   add("0000:02:00.0", "nvme", 2);
   PassthroughManager manager(options);

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <thread>
 #include <vm_platform/sriov_boot.hpp>
 
 #include "passthrough/durable_file.hpp"
@@ -19,21 +18,23 @@ std::unexpected<VmError> damaged(const std::filesystem::path& file) {
                   .with_hint("remove it, and store the SR-IOV file again"));
 }
 
-/// Where the device of a declaration is now. What is not on PCI keeps its name.
+/// What the device of a declaration is called now; an error until it can have virtual functions. What is not on PCI
+/// keeps its name.
 Result<std::string> name_now(const nlohmann::json& device, const std::filesystem::path& sysfs) {
+  std::string name;
   if (const auto identity = read_identity(device)) {
     const auto functions = scan_pci(sysfs);
     if (!functions) return fail(functions.error());
     const auto address = find_device(*identity, *functions);
     if (!address) return fail(address.error());
-    const std::string name = address->to_string();
-    if (auto manager = VfManager::open(name, sysfs); !manager) return fail(manager.error());
-    return name;
+    name = address->to_string();
+  } else {
+    const auto stored = device.is_object() ? device.value("name", nlohmann::json()) : nlohmann::json();
+    if (!stored.is_string()) return fail(ErrorCode::Corrupt, "read what is set up at boot", {}, "a device has no name");
+    name = stored.get<std::string>();
   }
-  const auto name = device.is_object() ? device.value("name", nlohmann::json()) : nlohmann::json();
-  if (!name.is_string()) return fail(ErrorCode::Corrupt, "read what is set up at boot", {}, "a device has no name");
-  if (auto manager = VfManager::open(name.get<std::string>(), sysfs); !manager) return fail(manager.error());
-  return name.get<std::string>();
+  if (auto manager = VfManager::open(name, sysfs); !manager) return fail(manager.error());
+  return name;
 }
 
 }  // namespace
@@ -67,11 +68,7 @@ Result<std::vector<SriovDeclaration>> stored_sriov(std::chrono::milliseconds wai
   if (declarations->size() != devices->size()) return damaged(file_of(config));
   const auto deadline = std::chrono::steady_clock::now() + wait;
   for (std::size_t i = 0; i < declarations->size(); ++i) {
-    auto name = name_now((*devices)[i], sysfs);
-    while (!name && std::chrono::steady_clock::now() < deadline) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(200));
-      name = name_now((*devices)[i], sysfs);
-    }
+    auto name = retry_until(deadline, [&] { return name_now((*devices)[i], sysfs); });
     if (!name) return fail(name.error());
     (*declarations)[i].physical_function = std::move(*name);
   }

@@ -8,26 +8,25 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <memory>
 #include <utility>
 
 namespace vm_platform {
 namespace {
 
-struct CloseDirectory {
-  void operator()(DIR* directory) const { ::closedir(directory); }
-};
-
-std::vector<std::string> names_in(DIR* opened) {
+/// Without opendir(3), which allocates 32 KiB and asks the kernel what it was given.
+std::vector<std::string> names_in(int directory) {
   std::vector<std::string> names;
-  const std::unique_ptr<DIR, CloseDirectory> directory(opened);
-  if (directory == nullptr) return names;
-  while (const dirent* entry = ::readdir(directory.get())) {
-    const std::string_view name = entry->d_name;
-    if (name != "." && name != "..") names.emplace_back(name);
+  alignas(dirent64) std::array<char, 8192> buffer;
+  for (;;) {
+    const ssize_t length = ::getdents64(directory, buffer.data(), buffer.size());
+    if (length <= 0) return names;
+    for (ssize_t at = 0; at < length;) {
+      const auto* entry = reinterpret_cast<const dirent64*>(buffer.data() + at);
+      const std::string_view name = entry->d_name;
+      if (name != "." && name != "..") names.emplace_back(name);
+      at += entry->d_reclen;
+    }
   }
-  std::ranges::sort(names);
-  return names;
 }
 
 std::optional<std::string> read_link(int directory, const char* name) {
@@ -50,15 +49,23 @@ Descriptor::~Descriptor() {
 int Descriptor::release() noexcept { return std::exchange(descriptor_, -1); }
 
 Result<KernelDirectory> KernelDirectory::open(const std::filesystem::path& path) {
-  KernelDirectory directory;
-  directory.path_ = path;
-  directory.directory_ = Descriptor(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory.directory_.valid()) return fail(VmError::from_os(errno, "open", path.string()));
-  return directory;
+  Descriptor directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory.valid()) return fail(VmError::from_os(errno, "open", path.string()));
+  return KernelDirectory(std::move(directory));
+}
+
+std::optional<KernelDirectory> KernelDirectory::below(const char* name) const {
+  Descriptor directory(::openat(directory_.get(), name, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory.valid()) return std::nullopt;
+  return KernelDirectory(std::move(directory));
+}
+
+Descriptor KernelDirectory::open_file(const char* name) const {
+  return Descriptor(::openat(directory_.get(), name, O_RDONLY | O_CLOEXEC));
 }
 
 long KernelDirectory::read_bytes(const char* name, void* buffer, std::size_t capacity, long offset) const {
-  const Descriptor file(::openat(directory_.get(), name, O_RDONLY | O_CLOEXEC));
+  const Descriptor file = open_file(name);
   if (!file.valid()) return -1;
   return offset == 0 ? ::read(file.get(), buffer, capacity) : ::pread(file.get(), buffer, capacity, offset);
 }
@@ -73,15 +80,9 @@ std::optional<std::string> KernelDirectory::read(const char* name) const {
 
 std::optional<std::string> KernelDirectory::link(const char* name) const { return read_link(directory_.get(), name); }
 
-bool KernelDirectory::exists(const char* name) const { return ::faccessat(directory_.get(), name, F_OK, 0) == 0; }
-
-std::vector<std::string> KernelDirectory::list(const char* name) const {
-  // A descriptor of its own, because reading a directory moves the descriptor's position.
-  const int descriptor = ::openat(directory_.get(), name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0) return {};
-  DIR* opened = ::fdopendir(descriptor);
-  if (opened == nullptr) ::close(descriptor);
-  return names_in(opened);
+std::vector<std::string> KernelDirectory::list() const {
+  ::lseek(directory_.get(), 0, SEEK_SET);
+  return names_in(directory_.get());
 }
 
 Result<std::string> read_kernel_file(const std::filesystem::path& path) {
@@ -124,6 +125,11 @@ std::optional<std::string> link_name(const std::filesystem::path& path) {
   return slash == std::string::npos ? *target : target->substr(slash + 1);
 }
 
-std::vector<std::string> list_directory(const std::filesystem::path& path) { return names_in(::opendir(path.c_str())); }
+std::vector<std::string> list_directory(const std::filesystem::path& path) {
+  const Descriptor directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  auto names = directory.valid() ? names_in(directory.get()) : std::vector<std::string>{};
+  std::ranges::sort(names);
+  return names;
+}
 
 }  // namespace vm_platform

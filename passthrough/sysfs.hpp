@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 #include <vm_platform/core.hpp>
 
@@ -27,24 +28,29 @@ class Descriptor {
   int descriptor_ = -1;
 };
 
-/// A directory such as /sys/bus/pci/devices, opened once so that thousands of small reads below it are cheap.
+/// A directory such as /sys/bus/pci/devices, opened once so that thousands of small reads below it are cheap: the
+/// kernel looks up each name from here on, not from the root and through links.
 class KernelDirectory {
  public:
   static Result<KernelDirectory> open(const std::filesystem::path& path);
 
+  /// A directory in this one; nothing where it is not there or not readable.
+  [[nodiscard]] std::optional<KernelDirectory> below(const char* name) const;
+
+  /// Invalid where the file is not there or not readable.
+  [[nodiscard]] Descriptor open_file(const char* name) const;
   /// The file's text without the final newline; nothing where it is not there or not readable.
   [[nodiscard]] std::optional<std::string> read(const char* name) const;
   /// Up to `capacity` bytes from `offset` on into `buffer`; how many, or -1.
   [[nodiscard]] long read_bytes(const char* name, void* buffer, std::size_t capacity, long offset = 0) const;
   /// Where a symbolic link points; nothing where it is not one.
   [[nodiscard]] std::optional<std::string> link(const char* name) const;
-  [[nodiscard]] bool exists(const char* name) const;
-  /// Names in the directory, or in one below it, sorted.
-  [[nodiscard]] std::vector<std::string> list(const char* name = ".") const;
-  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+  /// Names in the directory, in no order. Moves the position of the one descriptor: not for two threads at once.
+  [[nodiscard]] std::vector<std::string> list() const;
 
  private:
-  std::filesystem::path path_;
+  explicit KernelDirectory(Descriptor directory) : directory_(std::move(directory)) {}
+
   Descriptor directory_;
 };
 

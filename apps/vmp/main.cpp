@@ -12,12 +12,14 @@ namespace vm_platform::vmp {
 int exit_status(const VmError& error) {
   if (error.detail() == PassthroughError::RolledBack) return kRolledBack;
   if (error.detail() == PassthroughError::RollbackFailed) return kFailed;
+  if (error.detail() == PassthroughError::NoIommu || error.detail() == PassthroughError::NoVfio) return kRefused;
   switch (error.code()) {
     case ErrorCode::InvalidArgument:
     case ErrorCode::NotFound:
     case ErrorCode::Corrupt:
     case ErrorCode::Unsupported: return kUsage;
     case ErrorCode::PermissionDenied:
+    case ErrorCode::Status:
     case ErrorCode::Busy: return kRefused;
     default: return kFailed;
   }
@@ -40,6 +42,19 @@ constexpr Command kCommands[] = {
     {"npu", add_npu},         {"sriov", add_sriov}, {"gpu", add_gpu},
 };
 
+/// "bogus is no command of vmp pci", where that is what CLI11 means by a missing subcommand.
+std::string unknown_command(const CLI::App& app) {
+  std::string path = app.get_name();
+  const CLI::App* deepest = &app;
+  while (!deepest->get_subcommands().empty()) {
+    deepest = deepest->get_subcommands().front();
+    path += " " + deepest->get_name();
+  }
+  const auto left = app.remaining(true);
+  if (left.empty() || deepest->get_require_subcommand_min() == 0) return {};
+  return left.front() + " is no command of " + path + "; `" + path + " --help` lists them";
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Make, run and inspect virtual machines, and hand real devices to them.", "vmp");
   app.require_subcommand(1);
@@ -53,6 +68,13 @@ int run(int argc, char** argv) {
   }
   try {
     app.parse(argc, argv);
+  } catch (const CLI::RequiredError& error) {
+    if (const std::string text = unknown_command(app); !text.empty()) {
+      std::fputs(("vmp: " + text + "\n").c_str(), stderr);
+      return kUsage;
+    }
+    app.exit(error);
+    return kUsage;
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kDone : kUsage;
   }

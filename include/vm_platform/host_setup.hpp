@@ -38,6 +38,8 @@ struct HostSetupOptions {
   bool sriov_of_taken = false;
   /// Runs one command; null: as a program of this host, refused where `root` is not "/".
   std::function<Result<void>(const std::vector<std::string>& command)> run;
+  /// Called before each step, with a line for people; for progress.
+  std::function<void(std::string_view)> on_step;
 };
 
 /// One file, before and after. Nothing means that it is not there.
@@ -74,6 +76,7 @@ class HostSetup {
 
  private:
   Result<void> run_all(const std::vector<std::vector<std::string>>& commands) const;
+  void step(const std::string& line) const;
   HostSetupOptions options_;
 };
 

@@ -170,6 +170,8 @@ class PassthroughManager {
   /// Gives a device, and those taken with it, back to their former drivers. Fails with `Busy` while a process has it
   /// open, unless `force`. An address that is not ours is `Status` with detail `NotTaken`.
   Result<TakenSet> release(PciAddress address, bool force = false);
+  /// What `release` would give back.
+  [[nodiscard]] Result<TakenSet> taken_with(PciAddress address) const;
 
   /// All that is taken, also by tools that died.
   [[nodiscard]] Result<std::vector<TakenSet>> status() const;
@@ -181,6 +183,9 @@ class PassthroughManager {
   /// Has the devices asked for in `plan` taken at every boot, by `restore`. They are known by what survives
   /// renumbering (`DeviceIdentity`).
   Result<void> remember(const PassthroughPlan& plan);
+  /// Whether the device that is at this address is remembered, wherever it was then; or one that was there last and is
+  /// nowhere any more.
+  [[nodiscard]] Result<bool> remembers(PciAddress address) const;
   /// Ends that for a device; false where it was not remembered.
   Result<bool> forget(PciAddress address);
   /// What `remember` was told.

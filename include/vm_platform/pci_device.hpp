@@ -292,6 +292,10 @@ enum class PciScanDetail : std::uint8_t {
 /// A function that vanishes during the scan is left out. Fails with `Unsupported` where there is no PCI bus.
 [[nodiscard]] Result<std::vector<PciDeviceInfo>> scan_pci(const std::filesystem::path& sysfs = "/sys",
                                                           PciScanDetail detail = PciScanDetail::Full);
+/// The same, one function at a time: a host with thousands of them need not hold them all.
+[[nodiscard]] Result<void> visit_pci(const std::function<void(PciDeviceInfo)>& visit,
+                                     const std::filesystem::path& sysfs = "/sys",
+                                     PciScanDetail detail = PciScanDetail::Full);
 /// One function; `NotFound` where it is not there.
 [[nodiscard]] Result<PciDeviceInfo> read_pci_device(PciAddress address, const std::filesystem::path& sysfs = "/sys");
 

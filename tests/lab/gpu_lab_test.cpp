@@ -191,6 +191,28 @@ void monitor(const std::string& command) {
   std::fflush(stdout);
 }
 
+TEST(Aer, ErrorOfTheDeviceReachesItsHolder) {
+  OPEN(rng, "AER");
+  const auto config = rng.device->config_space();
+  ASSERT_TRUE(config) << config.error().message();
+  const auto capabilities = walk_capabilities(*config);
+  const auto* express = capabilities.find(PciCapId::Express);
+  ASSERT_NE(express, nullptr);
+  ASSERT_NE(capabilities.find(PciExtCapId::AdvancedErrorReporting), nullptr);
+  // A device tells nobody of its errors unless SERR# is on, and its Device Control register says which to report; a
+  // guest's kernel turns them on.
+  const std::uint32_t command_at = 4, control_at = express->offset + 8U;
+  const auto command = rng.device->config_read(command_at, 2), control = rng.device->config_read(control_at, 2);
+  ASSERT_TRUE(command && control);
+  ASSERT_TRUE(rng.device->config_write(command_at, 2, *command | 0x100));
+  ASSERT_TRUE(rng.device->config_write(control_at, 2, *control | 0xf));
+  const Event error;
+  ASSERT_TRUE(rng.device->enable_irq(VfioIrq::Error, std::array{error.get()}));
+  EXPECT_FALSE(error.wait(100)) << "nothing is wrong yet";
+  monitor("pcie_aer_inject_error aer COMP_TIME");
+  EXPECT_TRUE(error.wait(30000));
+}
+
 TEST(Unplug, RequestIsObeyed) {
   OPEN(nic, "UNPLUG");
   ASSERT_EQ(nic.device->irq_info(VfioIrq::Error)->count, 1U);

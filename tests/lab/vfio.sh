@@ -9,6 +9,7 @@
 # qemu: -device pcie-root-port,id=unplugport,slot=7,chassis=7,x-speed=5 -device e1000e,bus=unplugport,id=unplug,subsys=7
 # qemu: -device pcie-root-port,id=swport,slot=8,chassis=8,x-speed=5 -device x3130-upstream,id=up,bus=swport -device xio3130-downstream,id=down1,bus=up,chassis=9,slot=9 -device xio3130-downstream,id=down2,bus=up,chassis=10,slot=10
 # qemu: -device e1000e,bus=down1,subsys=9 -device e1000e,bus=down2,subsys=10
+# qemu: -device pcie-root-port,id=aerport,slot=11,chassis=11,x-speed=5 -device virtio-rng-pci,bus=aerport,id=aer,aer=on
 # qemu: -device edu -device virtio-rng-pci
 # modules: vfio-pci nvme e1000e e1000 mtty mbochs mdpy
 # QEMU's ports do not report their link active after a reset, which the kernel insists on above 5 GT/s: hence x-speed.
@@ -16,13 +17,13 @@ set -u
 . /run/lab/common.sh
 test=$1
 export EDU=$(address_of 0x1234:0x11e8) NVME=$(address_of 0x1b36:0x0010) RNG=$(address_of 0x1af4:0x1005)
-[ -n "$RNG" ] || RNG=$(address_of 0x1af4:0x1044)
+export AER=$(address_of 0x1af4:0x1044) # behind a port it has the modern ID
 export E1000E=$(address_of 0x8086:0x10d3) UNPLUG=$(address_of 0x8086:0x10d3 7)
 export SWITCH_A=$(address_of 0x8086:0x10d3 9) SWITCH_B=$(address_of 0x8086:0x10d3 10)
 export OLD_TEST=$(address_of 0x1b36:0x0005) OLD_NIC=$(address_of 0x8086:0x100e)
 export GPU=$(address_of 0x1234:0x1111) GPU_AUDIO=$(address_of 0x8086:0x293e) GPU_USB=$(address_of 0x1b36:0x000d)
 export ATI=$(address_of 0x1002:0x5046) BOCHS=$(addresses_of 0x1234:0x1111 | tail -1)
-bind_vfio "$EDU" "$E1000E" "$NVME" "$RNG" "$UNPLUG" "$SWITCH_A" "$SWITCH_B" "$OLD_TEST" "$OLD_NIC" \
+bind_vfio "$EDU" "$E1000E" "$NVME" "$RNG" "$AER" "$UNPLUG" "$SWITCH_A" "$SWITCH_B" "$OLD_TEST" "$OLD_NIC" \
   "$GPU" "$GPU_AUDIO" "$GPU_USB" "$ATI" "$BOCHS"
 mdev() { # MODULE TYPE: makes one, prints its UUID
   local uuid; uuid=$(</proc/sys/kernel/random/uuid)

@@ -5,15 +5,24 @@ function __vmp_words
         string match -qr '^-|[:./=]' -- $word; and break
         set -a command $word
     end
+    if test (commandline -opc)[-1] = --boot-loader
+        string join \n -- grub systemd-boot extlinux none
+        return
+    end
     set -l help (vmp $command --help 2>/dev/null)
     string replace -rf '^.*(?:^|[ ,])(--[a-z0-9-]+).*$' '$1' -- $help
     set -l subcommands (string join \n -- $help | sed -n '/^Subcommands:/,$s/^  \([a-z0-9-]*\) .*/\1/p')
     if test (count $subcommands) -gt 0
         string join \n -- $subcommands
-    else if contains -- "$command" 'pci show' 'iommu groups' 'passthrough plan' 'passthrough take' 'gpu rom'
+    else if contains -- "$command" 'sriov list' 'sriov set' 'sriov delete'
+        vmp sriov list --json 2>/dev/null | sed -n 's/.*"\(device\|interface\)": "\([^"]\{1,\}\)".*/\2/p'
+    else if contains -- "$command" 'gpu rom' 'gpu resize'
+        vmp gpu list --json 2>/dev/null | sed -n 's/^    "address": "\([0-9a-f:.]*\)".*/\1/p'
+    else if contains -- "$command" 'pci show' 'iommu groups' 'passthrough plan' 'passthrough take'
         vmp pci list --json 2>/dev/null | sed -n 's/.*"address": "\([0-9a-f:.]*\)".*/\1/p'
     else if test "$command" = 'passthrough release'
         vmp passthrough status --json 2>/dev/null | sed -n 's/.*"address": "\([0-9a-f:.]*\)".*/\1/p'
     end
 end
-complete -c vmp -a '(__vmp_words)'
+# Files only where there is nothing of vmp's own to offer.
+complete -c vmp -n 'string length -q -- (__vmp_words)' -f -a '(__vmp_words)'

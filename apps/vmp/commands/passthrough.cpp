@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <vm_platform/gpu.hpp>
@@ -32,16 +33,6 @@ struct Options {
     return PassthroughManager(std::move(options));
   }
 };
-
-/// `report`, with the exit status 4 where everything was put back.
-int report_outcome(const VmError& error) {
-  const int status = report(error);
-  if (error.detail() == PassthroughError::RolledBack) return kRolledBack;
-  if (error.detail() == PassthroughError::NoIommu || error.detail() == PassthroughError::NoVfio ||
-      error.detail() == PassthroughError::NotTaken || error.code() == ErrorCode::Status)
-    return kRefused;
-  return status;
-}
 
 Result<std::vector<PciAddress>> addresses(const Options& options) {
   std::vector<PciAddress> parsed;
@@ -146,9 +137,9 @@ int plan_or_take(const Options& options, bool take) {
   if (!wanted) return report(wanted.error());
   auto manager = options.manager();
   const auto how = take_options(options, *wanted);
-  if (!how) return report_outcome(how.error());
+  if (!how) return report(how.error());
   const auto plan = manager.plan(*wanted, *how);
-  if (!plan) return report_outcome(plan.error());
+  if (!plan) return report(plan.error());
   const auto names = PciNames::load();
   if (!take || options.dry_run) {
     if (options.json)
@@ -160,9 +151,9 @@ int plan_or_take(const Options& options, bool take) {
   for (const DeviceUse& use : plan->in_use)
     if (options.force) fmt::print(stderr, "vmp: overridden: {} {}\n", use.device.to_string(), use.what);
   const auto taken = manager.take(*plan, options.force);
-  if (!taken) return report_outcome(taken.error());
+  if (!taken) return report(taken.error());
   if (options.persistent) {
-    if (auto kept = manager.remember(*plan); !kept) return report_outcome(kept.error());
+    if (auto kept = manager.remember(*plan); !kept) return report(kept.error());
   }
   if (options.json) {
     fmt::print("{}\n", plan_json(*plan, names).dump(2));
@@ -175,45 +166,46 @@ int plan_or_take(const Options& options, bool take) {
   return kDone;
 }
 
+/// Gives one back with those it was taken with; with --dry-run only says so. Nothing where it is merely taken at boot.
+Result<std::optional<TakenSet>> release_one(PassthroughManager& manager, PciAddress address, const Options& options) {
+  auto set = options.dry_run ? manager.taken_with(address) : manager.release(address, options.force);
+  if (set) return std::optional(std::move(*set));
+  const auto kept = manager.remembers(address);
+  if (set.error().detail() == PassthroughError::NotTaken && kept && *kept) return std::nullopt;
+  return fail(set.error());
+}
+
 int release(const Options& options) {
   const auto wanted = addresses(options);
   if (!wanted) return report(wanted.error());
   auto manager = options.manager();
   auto json = nlohmann::ordered_json::array();
   std::vector<PciAddress> done;
+  const auto say = [&](const std::string& line) {
+    if (!options.json) fmt::print("{}\n", line);
+  };
+  const auto end_at_boot = [&](PciAddress address) -> Result<void> {
+    const auto known = options.dry_run ? manager.remembers(address) : manager.forget(address);
+    if (!known) return fail(known.error());
+    if (*known)
+      say(fmt::format("{} {} taken at boot no more", address.to_string(), options.dry_run ? "would be" : "is"));
+    return {};
+  };
   for (const PciAddress& address : *wanted) {
     if (std::ranges::find(done, address) != done.end()) continue;  // it went back with one before
-    if (options.dry_run) {
-      const auto sets = manager.status();
-      if (!sets) return report_outcome(sets.error());
-      for (const TakenSet& set : *sets) {
-        const bool holds =
-            std::ranges::any_of(set.devices, [&](const auto& taken) { return taken.address == address; });
-        if (!holds) continue;
-        for (const TakenDevice& device : set.devices) {
-          done.push_back(device.address);
-          const auto forgotten = manager.forget(device.address);
-          if (!forgotten) return report_outcome(forgotten.error());
-          if (*forgotten && !options.json) fmt::print("{} is taken at boot no more\n", device.address.to_string());
-          if (!options.json)
-            fmt::print("would give {} back to {}\n", device.address.to_string(),
-                       device.former_driver.empty() ? "no driver" : device.former_driver);
-        }
-        json.push_back(set_json(set));
-      }
+    const auto released = release_one(manager, address, options);
+    if (!released) return report(released.error());
+    const std::optional<TakenSet>& set = *released;
+    if (!set) {
+      if (auto ended = end_at_boot(address); !ended) return report(ended.error());
       continue;
     }
-    const auto set = manager.release(address, options.force);
-    if (!set) return report_outcome(set.error());
     json.push_back(set_json(*set));
     for (const TakenDevice& device : set->devices) {
       done.push_back(device.address);
-      const auto forgotten = manager.forget(device.address);
-      if (!forgotten) return report_outcome(forgotten.error());
-      if (*forgotten && !options.json) fmt::print("{} is taken at boot no more\n", device.address.to_string());
-      if (!options.json)
-        fmt::print("{} is back with {}\n", device.address.to_string(),
-                   device.former_driver.empty() ? "no driver" : device.former_driver);
+      if (auto ended = end_at_boot(device.address); !ended) return report(ended.error());
+      say(fmt::format("{} {} {}", device.address.to_string(), options.dry_run ? "would go back to" : "is back with",
+                      device.former_driver.empty() ? "no driver" : device.former_driver));
     }
   }
   if (options.json) fmt::print("{}\n", json.dump(2));
@@ -222,7 +214,7 @@ int release(const Options& options) {
 
 int status(const Options& options) {
   const auto sets = options.manager().status();
-  if (!sets) return report_outcome(sets.error());
+  if (!sets) return report(sets.error());
   auto json = nlohmann::ordered_json::array();
   Table table({"ADDRESS", "STATE", "DRIVER NOW", "FORMER DRIVER", "ID", "HELD BY"});
   for (const TakenSet& set : *sets) {
@@ -231,8 +223,8 @@ int status(const Options& options) {
       const TakenDevice& device = set.devices[i];
       const auto now = read_pci_device(device.address, options.sysfs);
       std::string held;
-      if (now && now->iommu_group) {
-        const std::string node = "/dev/vfio/" + std::to_string(*now->iommu_group);
+      if (const auto group = now ? now->iommu_group : std::nullopt) {
+        const std::string node = "/dev/vfio/" + std::to_string(*group);
         for (const NodeHolder& holder : find_holders({&node, 1}, options.root))
           held += (held.empty() ? "" : ", ") + fmt::format("{} (pid {})", holder.command, holder.pid);
       }
@@ -264,7 +256,7 @@ Result<std::vector<TakenSet>> left_half_done(const PassthroughManager& manager) 
 int recover(const Options& options) {
   auto manager = options.manager();
   const auto sets = options.dry_run ? left_half_done(manager) : manager.recover();
-  if (!sets) return report_outcome(sets.error());
+  if (!sets) return report(sets.error());
   auto json = nlohmann::ordered_json::array();
   for (const TakenSet& set : *sets) {
     json.push_back(set_json(set));
@@ -282,12 +274,23 @@ int recover(const Options& options) {
 
 int list_remembered(const Options& options) {
   const auto devices = options.manager().remembered();
-  if (!devices) return report_outcome(devices.error());
-  for (const RememberedDevice& device : *devices)
+  if (!devices) return report(devices.error());
+  auto json = nlohmann::ordered_json::array();
+  for (const RememberedDevice& device : *devices) {
+    json.push_back({{"address", device.identity.address.to_string()},
+                    {"id", id_text(device.identity.vendor, device.identity.device)},
+                    {"topology", device.identity.topology},
+                    {"requested", device.requested},
+                    {"former_driver", device.former_driver}});
+    if (options.json) continue;
     fmt::print("{}  {} at {}{}\n", device.identity.address.to_string(),
                id_text(device.identity.vendor, device.identity.device), device.identity.topology,
                device.requested ? "" : "  (comes along)");
-  if (devices->empty()) fmt::print("Nothing is taken at boot.\n");
+  }
+  if (options.json)
+    fmt::print("{}\n", json.dump(2));
+  else if (devices->empty())
+    fmt::print("Nothing is taken at boot.\n");
   return kDone;
 }
 
@@ -295,14 +298,14 @@ int restore(const Options& options) {
   if (options.dry_run) return list_remembered(options);
   auto manager = options.manager();
   const auto outcomes = manager.restore(std::chrono::seconds(options.wait));
-  if (!outcomes) return report_outcome(outcomes.error());
+  if (!outcomes) return report(outcomes.error());
   auto json = nlohmann::ordered_json::array();
   int status = kDone;
   for (const RestoreOutcome& outcome : *outcomes) {
     const std::string name = (outcome.address ? *outcome.address : outcome.device.identity.address).to_string();
     json.push_back(
         {{"address", name}, {"taken", !outcome.error}, {"error", outcome.error ? outcome.error->message() : ""}});
-    if (outcome.error) status = std::max(status, report_outcome(*outcome.error));
+    if (outcome.error) status = std::max(status, report(*outcome.error));
     if (!outcome.error && !options.json) fmt::print("{} is ready for a guest\n", name);
   }
   if (options.json) fmt::print("{}\n", json.dump(2));

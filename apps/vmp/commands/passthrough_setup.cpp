@@ -71,13 +71,12 @@ int setup(const Options& options) {
   if (elsewhere) how.run = [](const std::vector<std::string>&) { return Result<void>{}; };
   HostSetup host(how);
   const auto plan = options.undo ? host.undo_plan() : host.plan();
-  if (!plan) return plan.error().code() == ErrorCode::Status ? (report(plan.error()), kRefused) : report(plan.error());
+  if (!plan) return report(plan.error());
   const bool change = (options.apply || options.undo) && !options.dry_run;
   if (!options.json) print_plan(*plan, options.undo);
   if (change) {
     const auto done = options.undo ? host.undo() : host.apply(*plan);
-    if (!done)
-      return done.error().code() == ErrorCode::Status ? (report(done.error()), kRefused) : report(done.error());
+    if (!done) return report(done.error());
   }
   if (options.json) {
     fmt::print("{}\n", plan_json(*plan, change).dump(2));

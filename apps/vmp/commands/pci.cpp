@@ -1,9 +1,11 @@
 // vmp pci list | show | tree
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <iterator>
 #include <map>
@@ -46,25 +48,54 @@ bool matches(const PciDeviceInfo& device, const PciNames& names, const std::stri
   return lower(all).find(lower(filter)) != std::string::npos;
 }
 
+/// Hands on all functions, one at a time, or the one asked for.
+Result<void> each(const Options& options, PciScanDetail detail,
+                  const std::function<void(const PciDeviceInfo&)>& visit) {
+  if (options.address.empty() && options.dump.empty()) return visit_pci(visit, options.sysfs, detail);
+  std::vector<PciAddress> wanted;
+  if (!options.address.empty()) {
+    const auto address = PciAddress::parse(options.address);
+    if (!address) return fail(address.error());
+    wanted.push_back(*address);
+  }
+  if (options.dump.empty()) {
+    const auto device = read_pci_device(wanted.front(), options.sysfs);
+    if (!device) return fail(device.error());
+    visit(*device);
+    return {};
+  }
+  const auto all = functions(options, detail);
+  if (!all) return fail(all.error());
+  bool found = wanted.empty();
+  for (const PciDeviceInfo& device : *all) {
+    if (!wanted.empty() && device.address != wanted.front()) continue;
+    visit(device);
+    found = true;
+  }
+  if (!found) return fail(ErrorCode::NotFound, "read PCI device", wanted.front().to_string(), "not in it");
+  return {};
+}
+
 int list(const Options& options) {
-  auto found = functions(options, PciScanDetail::Basic);
-  if (!found) return report(found.error());
   const auto names = PciNames::load();
   auto json = nlohmann::ordered_json::array();
   Table table({"ADDRESS", "GROUP", "ID", "DRIVER", "CLASS", "NAME"});
-  for (const PciDeviceInfo& device : *found) {
-    if (!matches(device, names, options.filter)) continue;
+  const auto listed = each(options, PciScanDetail::Basic, [&](const PciDeviceInfo& device) {
+    if (!matches(device, names, options.filter)) return;
     if (options.json) {
       json.push_back(summary_json(device, names));
-      continue;
+      return;
     }
     const std::string revision = device.revision == 0 ? "" : fmt::format(" (rev {:02x})", device.revision);
     table.add({device.address.to_string(), device.iommu_group ? std::to_string(*device.iommu_group) : "-",
                id_text(device.vendor, device.device), device.driver.empty() ? "-" : device.driver,
                std::string(names.class_name(device.class_code)), names.describe(device) + revision});
-  }
+  });
+  if (!listed) return report(listed.error());
   if (options.json)
     fmt::print("{}\n", json.dump(2));
+  else if (!table.has_rows() && !options.filter.empty())
+    fmt::print("No device has '{}' in its address, ID, driver, class or name.\n", options.filter);
   else
     table.print();
   return kDone;
@@ -78,15 +109,18 @@ std::string size_text(std::uint64_t bytes) {
   return fmt::format("{} {}", bytes, kUnits[unit]);
 }
 
-void print_device(const PciDeviceInfo& device, const PciNames& names) {
-  const auto line = [](std::string_view name, const std::string& value) {
-    if (!value.empty()) fmt::print("  {:<14} {}\n", name, value);
+std::string device_text(const PciDeviceInfo& device, const PciNames& names) {
+  std::string text;
+  const auto out = std::back_inserter(text);
+  const auto line = [&](std::string_view name, std::string_view value) {
+    if (!value.empty()) fmt::format_to(out, "  {:<14} {}\n", name, value);
   };
-  fmt::print("{}  {}\n", bold(device.address.to_string()), names.describe(device));
+  fmt::format_to(out, "{}  {}\n", bold(device.address.to_string()), names.describe(device));
   line("id", id_text(device.vendor, device.device) + fmt::format(" (rev {:02x})", device.revision));
-  line("subsystem", id_text(device.subsystem_vendor, device.subsystem_device) + " " +
-                        std::string(names.subsystem(device.vendor, device.device, device.subsystem_vendor,
-                                                    device.subsystem_device)));
+  const auto subsystem =
+      names.subsystem(device.vendor, device.device, device.subsystem_vendor, device.subsystem_device);
+  line("subsystem", id_text(device.subsystem_vendor, device.subsystem_device) +
+                        (subsystem.empty() ? "" : " " + std::string(subsystem)));
   line("class", fmt::format("{:06x} {}", device.class_code, names.class_name(device.class_code)));
   line("driver", device.driver.empty() ? "none" : device.driver);
   line("override", device.driver_override);
@@ -111,47 +145,30 @@ void print_device(const PciDeviceInfo& device, const PciNames& names) {
                            bar.is_64bit ? ", 64-bit" : "", bar.prefetchable ? ", prefetchable" : ""));
   }
   for (const PciCapability& capability : device.capabilities.list) {
-    fmt::print("  [{:0{}x}] {}\n", capability.offset, capability.extended ? 3 : 2, capability_name(capability));
+    fmt::format_to(out, "  [{:0{}x}] {}\n", capability.offset, capability.extended ? 3 : 2,
+                   capability_name(capability));
     for (const PciField& field : describe_capability(device.config, capability))
-      fmt::print("         {}: {}\n", dim(field.name), field.value);
+      fmt::format_to(out, "         {}: {}\n", dim(field.name), field.value);
   }
   if (device.config.size() == 64 && device.header_type == 0)
     line("note", "only the header is readable: run as root to see capabilities");
   for (const std::string& anomaly : device.capabilities.anomalies) line("anomaly", anomaly);
-}
-
-/// All functions, or the one asked for.
-Result<std::vector<PciDeviceInfo>> chosen(const Options& options) {
-  if (options.address.empty()) return functions(options, PciScanDetail::Full);
-  const auto wanted = PciAddress::parse(options.address);
-  if (!wanted) return fail(wanted.error());
-  if (options.dump.empty()) {
-    auto device = read_pci_device(*wanted, options.sysfs);
-    if (!device) return fail(device.error());
-    return std::vector{std::move(*device)};
-  }
-  auto all = functions(options, PciScanDetail::Full);
-  if (!all) return all;
-  const auto found = std::ranges::find(*all, *wanted, &PciDeviceInfo::address);
-  if (found == all->end()) return fail(ErrorCode::NotFound, "read PCI device", wanted->to_string(), "not in it");
-  return std::vector{std::move(*found)};
+  return text;
 }
 
 int show(const Options& options) {
-  const auto devices = chosen(options);
-  if (!devices) return report(devices.error());
   const auto names = PciNames::load();
-  if (!options.json) {
-    for (const PciDeviceInfo& device : *devices) print_device(device, names);
-    return kDone;
-  }
-  if (!options.address.empty()) {
-    fmt::print("{}\n", detail_json(devices->front(), names).dump(2));
-    return kDone;
-  }
   auto json = nlohmann::ordered_json::array();
-  for (const PciDeviceInfo& device : *devices) json.push_back(detail_json(device, names));
-  fmt::print("{}\n", json.dump(2));
+  const auto shown = each(options, PciScanDetail::Full, [&](const PciDeviceInfo& device) {
+    if (options.json) {
+      json.push_back(detail_json(device, names));
+      return;
+    }
+    const std::string text = device_text(device, names);
+    std::fwrite(text.data(), 1, text.size(), stdout);
+  });
+  if (!shown) return report(shown.error());
+  if (options.json) fmt::print("{}\n", (options.address.empty() ? json : json.front()).dump(2));
   return kDone;
 }
 

@@ -398,7 +398,7 @@ std::uint32_t SoftCpu::offset_of_fault(const Block& block, std::uint64_t host_pc
                         second,
                         block.physical,
                         block.second_physical};
-  Translator translator(code, block.mode, block.rip, block.cs_base, bytes);
+  Translator translator(code, host, block.mode, block.rip, block.cs_base, bytes);
   const auto offset = translator.locate(block, static_cast<std::uint32_t>(host_pc - code.code_begin()) - block.code);
   return offset.value_or(0);
 }

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstring>
 #include <initializer_list>
+#include <iterator>
 #include <thread>
 #include <vector>
 
@@ -60,6 +61,32 @@ TEST_F(SoftEngineTest, InvalidInstructionAtTheEndOfAPageDoesNotAskForTheNext) {
   put<std::uint64_t>(0x4000 + (kCode / 4096 + 1) * 8, 0);  // absent
   const CpuState end = run({0xe9, 0xfa, 0x0f, 0, 0});
   EXPECT_EQ(end.gpr[kRax] & 0xff, 6u);
+}
+
+TEST_F(SoftEngineTest, AnInstructionLiesWithinTheLimitOfItsSegment) {
+  // Real mode; the handler of vector 13 tells by the port, as in long mode.
+  handler(13);
+  put<std::uint32_t>(kIdt + 13 * 4, 0x0a0000d0);
+  state_.cr0 = 0x10, state_.cr4 = 0, state_.efer = 0, state_.idtr = {kIdt, 0x3ff};
+  const Segment data{0, 0xffff, 0, 0x93};
+  state_.segments = {data, {0x20000, 0xffff, 0x2000, 0x9b}, data, data, data, data};
+  struct Case {
+    std::uint64_t at, limit;
+    bool runs;
+  };
+  for (const auto& [at, limit, runs] :
+       {Case{0x8ffd, 0x8fff, true}, Case{0x8ffe, 0x8fff, false}, Case{0x8fff, 0x8fff, false},
+        Case{0xfffe, 0xffff, false}, Case{0x8ffc, 0x9000, true}}) {
+    state_.segments[kCs].limit = static_cast<std::uint32_t>(limit);
+    state_.rip = at, state_.gpr[kRax] = 0, state_.gpr[kRsp] = 0x7000;
+    const int code[] = {0xb8, 0x34, 0x12, 0xe6, 0xf4};  // mov ax, 0x1234; out 0xf4, al
+    for (std::uint64_t i = 0; i < std::size(code); ++i) put(0x20000 + at + i, static_cast<std::uint8_t>(code[i]));
+    ASSERT_TRUE(vcpu_->set_state(state_));
+    EXPECT_EQ(vcpu_->run().kind, VcpuExit::Kind::Kicked);
+    EXPECT_EQ(exit_.written, 13u) << "then IP, or the OUT, is beyond the limit";
+    EXPECT_EQ(get<std::uint16_t>(0x7000 - 6), runs ? at + 3 : at) << std::hex << at;
+    EXPECT_EQ(vcpu_->state().gpr[kRax], runs ? 0x120du : 0x0du) << std::hex << at;
+  }
 }
 
 TEST_F(SoftEngineTest, CodeIsWrittenWhereOnlyProtectionSwitchingIsAllowed) {

@@ -179,5 +179,22 @@ TEST_F(SoftEngineTest, StringsMove) {
   EXPECT_EQ(std::memcmp(memory_->host(Gpa(kData), 0x1001), memory_->host(Gpa(kData + 0x1800), 0x1001), 0x1001), 0);
 }
 
+TEST_F(SoftEngineTest, InvlpgDropsAllOfALargePage) {
+  // 2 MiB at 600000h, to be moved to A00000h, where something else stands.
+  put<std::uint64_t>(0x601000, 1), put<std::uint64_t>(0xa01000, 2);
+  for (const unsigned global : {0U, 0x100U}) {
+    put<std::uint64_t>(0x3000 + 3 * 8, 0x600083 | global);
+    state_.cr4 |= 0x80;  // PGE
+    state_.gpr[kRbx] = 0x600000, state_.gpr[kRdi] = 0x3000 + 3 * 8, state_.gpr[kRdx] = 0xa00083 | global;
+    const CpuState end = run({0x48, 0x8b, 0x83, 0, 0x10, 0, 0,    // mov rax, [rbx+0x1000]
+                              0x48, 0x8b, 0x0b,                   // mov rcx, [rbx]
+                              0x48, 0x89, 0x17,                   // mov [rdi], rdx
+                              0x0f, 0x01, 0x3b,                   // invlpg [rbx]
+                              0x48, 0x8b, 0xb3, 0, 0x10, 0, 0});  // mov rsi, [rbx+0x1000]
+    EXPECT_EQ(end.gpr[kRax], 1u);
+    EXPECT_EQ(end.gpr[kRsi], 2u) << "the other address in the same page";
+  }
+}
+
 }  // namespace
 }  // namespace vm_platform

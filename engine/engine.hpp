@@ -8,6 +8,7 @@
 #include <string>
 #include <vm_platform/core.hpp>
 #include <vm_platform/jit_memory.hpp>
+#include <vm_platform/platform.hpp>
 
 #include "engine/cpu_state.hpp"
 #include "guest/bus.hpp"
@@ -79,6 +80,8 @@ struct EngineOptions {
   bool five_level_paging = false;
   /// Forces how the software engine writes its code, where the best way that the host allows is not wanted.
   std::optional<JitMode> code_memory = {};
+  /// Makes less use of the host's CPU than could be made, as it is done where there is less: generated code and CPUID.
+  HostCpuUse host_cpu = HostCpuUse::All;
 };
 
 /// Fails with `Unsupported`, naming what is missing, on a host that cannot run it.

@@ -101,14 +101,14 @@ Block& SoftCpu::translate(std::uint64_t linear, std::uint64_t at, std::uint64_t 
       revoke_writes(world, page.host);
     };
     watch(first);
-    block = Translator(code, mode, at, cs_base, bytes).translate();
+    block = Translator(code, host, mode, at, cs_base, bytes).translate();
     if (block == nullptr) {
       const TlbEntry second = fetch_page(page_after(linear));
       if (second.host != nullptr) {
         bytes.second = {reinterpret_cast<const std::uint8_t*>(second.host), 4096};
         bytes.second_physical = second.physical | 1;  // never 0; the address of the page is what counts
         watch(second);
-        block = Translator(code, mode, at, cs_base, bytes).translate();
+        block = Translator(code, host, mode, at, cs_base, bytes).translate();
       }
     }
     if (block != nullptr)
@@ -131,7 +131,7 @@ Block& SoftCpu::translate_outside_ram(std::uint64_t linear, std::uint64_t at, st
   const World::Lock lock(world);
   make_room_for_code();
   const CodeBytes source{std::span<const std::uint8_t>(bytes).first(size), {}, fetch_page(linear).physical, 0, false};
-  Block* block = Translator(code, mode, at, cs_base, source).translate();
+  Block* block = Translator(code, host, mode, at, cs_base, source).translate();
   for (SoftCpu* cpu : world.cpus) cpu->links.add_slots(block->first_exit, block->exits);
   return *block;
 }

@@ -88,14 +88,18 @@ struct CpuContext {
   std::uint64_t tsc_offset = 0;
   /// Nonzero: an interrupt waits for IF to be set; instructions that set it look here.
   std::uint64_t interrupt_waiting = 0;
-  std::uint64_t fpu_mask = 3;  ///< XSAVE components that host and guest share.
+  std::uint64_t fpu_mask = 3;  ///< HostCpu::components.
   Segment segments[6];
 
   /// The guest's x87, SSE and AVX state in the standard XSAVE format while it is not in the host's registers
-  /// (always, when C++ code outside of the entry thunks runs). XSTATE_BV is kept at 7.
+  /// (always, when C++ code outside of the entry thunks runs). The host's XSAVE writes all of it, but leaves components
+  /// out of XSTATE_BV that are in their initial state, and its XRSTOR initializes those: see components_changed.
   alignas(64) std::uint8_t xsave[1024] = {};
   /// Where an access that cannot be made in place is made instead, at the same offset modulo 64.
   alignas(64) std::uint8_t bounce[3][128] = {};
+
+  /// After each change that C++ makes to `xsave`: puts the components (1 x87, 2 SSE, 4 AVX) into XSTATE_BV.
+  void components_changed(std::uint8_t components) { xsave[512] |= components; }
 
   // ---- the rest of the CPU -------------------------------------------------------------------------------------
   Segment ldtr, tr;

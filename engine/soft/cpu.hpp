@@ -7,6 +7,7 @@
 #include "engine/soft/context.hpp"
 #include "engine/soft/counter.hpp"
 #include "engine/soft/mmu_state.hpp"
+#include "engine/soft/semantics/host_cpu.hpp"
 
 namespace vm_platform::soft {
 
@@ -23,6 +24,7 @@ class Cpu : public CpuContext {
         code(cache),
         code_pages(pages),
         index(number),
+        host(HostCpu::as_used(opts.host_cpu)),
         mmu(env) {}
 
   [[nodiscard]] std::uint64_t flags() const { return arithmetic_flags | system_flags; }
@@ -47,6 +49,7 @@ class Cpu : public CpuContext {
   CodeCache& code;
   CodePages& code_pages;
   const unsigned index;
+  const HostCpu& host;  ///< What its code is made for.
   MmuState mmu;
   struct {
     Counter exits, port_accesses, mmio_accesses, interrupts, exceptions, halts;

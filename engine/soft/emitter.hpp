@@ -1,4 +1,4 @@
-// Writes host instructions. Only what the translator needs; none of these changes the flags.
+// Writes host instructions. Only what the translator needs; none changes the flags but where it says so.
 #pragma once
 
 #include <cstddef>
@@ -60,7 +60,20 @@ class Emitter {
   }
   void movzx16(Host to, Host from) { rex_rr(false, to, from), u8(0x0f), u8(0xb7), modrm(3, to, from); }
   void movsx16(Host to, Host from) { rex_rr(true, to, from), u8(0x0f), u8(0xbf), modrm(3, to, from); }
+  void movzx8(Host to, Host from) { rex_rxb(false, to, hRax, from, from >= 4), u8(0x0f), u8(0xb6), modrm(3, to, from); }
   void movsxd(Host to, Host from) { rex_rr(true, to, from), u8(0x63), modrm(3, to, from); }
+
+  // ---- pieces of RCX
+  void movzx_ecx_ch() { u8(0x0f), u8(0xb6), u8(0xcd); }
+  /// CX = CH; the rest of RCX stays, as with all 16-bit and 8-bit results.
+  void movzx_cx_ch() { u8(0x66), movzx_ecx_ch(); }
+  /// CX = CX * 16, without what overflows.
+  void shift_cx_by_4() {
+    u8(0x66), lea_no_base(hRcx, hRcx, 8, 0, false);
+    u8(0x66), lea(hRcx, hRcx, hRcx, 1, 0, false);
+  }
+  void clear_cl() { u8(0xb1), u8(0); }
+  void bswap_ecx() { u8(0x0f), u8(0xc9); }
 
   // ---- BMI2, which leaves flags alone
   void shrx(Host to, Host from, Host count) { vex_rm(3, to, from, count, true), u8(0xf7), modrm(3, to, from); }
@@ -78,6 +91,9 @@ class Emitter {
   void load(Host to, std::uint32_t offset) { u8(0x65), rex_rr(true, to, hRax), u8(0x8b), absolute(to, offset); }
   void load32(Host to, std::uint32_t offset) { u8(0x65), rex_rr(false, to, hRax), u8(0x8b), absolute(to, offset); }
   void store(std::uint32_t offset, Host from) { u8(0x65), rex_rr(true, from, hRax), u8(0x89), absolute(from, offset); }
+  void store32(std::uint32_t offset, Host from) {
+    u8(0x65), rex_rr(false, from, hRax), u8(0x89), absolute(from, offset);
+  }
   /// to = gs:[offset + index * 8]
   void load_indexed(Host to, Host index, std::uint32_t offset) {
     u8(0x65), rex_rxb(true, to, index, hRax), u8(0x8b), modrm(0, to, 4), u8(0xc5 | (index & 7U) << 3), u32(offset);
@@ -88,7 +104,14 @@ class Emitter {
     u8(0x65), rex_rxb(false, 4, index, hRax), u8(0xff), modrm(0, 4, 4), u8(0xc5 | (index & 7U) << 3), u32(offset);
   }
 
-  /// An instruction `opcode` with a register and a quadword of the context (this one may set flags).
+  // ---- these may set flags
+  void and32(Host reg, std::uint8_t mask) { rex_rr(false, 4, reg), u8(0x83), modrm(3, 4, reg), u8(mask); }
+  void sar(Host reg, unsigned count) { rex_rr(true, 7, reg), u8(0xc1), modrm(3, 7, reg), u8(count); }
+  /// Sets (BTS) or clears (BTR) a bit.
+  void change_bit(Host reg, unsigned bit, bool set) {
+    rex_rr(true, set ? 5 : 6, reg), u8(0x0f), u8(0xba), modrm(3, set ? 5 : 6, reg), u8(bit);
+  }
+  /// An instruction `opcode` with a register and a quadword of the context.
   void context_operation(unsigned opcode, Host reg, std::uint32_t offset) {
     u8(0x65), rex_rr(true, reg, hRax), u8(opcode), absolute(reg, offset);
   }

@@ -61,21 +61,33 @@
         sahf
 .endm
 
-/* The guest's x87 and vector state out of the registers, the host's control words in. RAX, RDX are lost. */
+/* The guest's x87 and vector state out of the registers, the host's control words in. Without XSAVE (no components), the
+   same area is FXSAVE's. RAX, RCX and RDX are lost, and the flags. */
 .macro unload_fpu
         mov     rax, GS(CONTEXT_FPU_MASK)
         xor     edx, edx
+        mov     rcx, rax
+        jrcxz   8f
         xsave64 GS(CONTEXT_XSAVE)
+        jmp     9f
+8:      fxsave64 GS(CONTEXT_XSAVE)
+9:
         mov     qword ptr GS(CONTEXT_FPU_ABSENT), 1
         fninit
         mov     dword ptr SCRATCH(14), 0x1f80
         ldmxcsr dword ptr SCRATCH(14)
 .endm
 
+/* And in. RAX, RCX and RDX are lost; flags are kept. */
 .macro load_fpu
         mov     rax, GS(CONTEXT_FPU_MASK)
         mov     edx, 0
+        mov     rcx, rax
+        jrcxz   8f
         xrstor64 GS(CONTEXT_XSAVE)
+        jmp     9f
+8:      fxrstor64 GS(CONTEXT_XSAVE)
+9:
         mov     qword ptr GS(CONTEXT_FPU_ABSENT), 0
 .endm
 

@@ -22,15 +22,6 @@ bool Translator::can_inline_sti(const Instruction& instruction) const {
   return treatment == Treatment::Copy || treatment == Treatment::Nothing;
 }
 
-void Translator::emit_interrupt_flag(bool set) {
-  // Bit 9 rotated to the top, shifted out, a new one in at the bottom, and back: no flag is touched.
-  out_->load(hRcx, kSystemFlags);
-  out_->rorx(hRcx, hRcx, 10);
-  out_->lea(hRcx, hRcx, hRcx, 1, set ? 1 : 0);
-  out_->rorx(hRcx, hRcx, 55);
-  out_->store(kSystemFlags, hRcx);
-}
-
 void Translator::emit_interrupt_window() {
   out_->load(hRcx, offsetof(CpuContext, interrupt_waiting));
   out_->skip_if_rcx_zero(5);
@@ -49,9 +40,7 @@ void Translator::emit_swapgs() {
 void Translator::emit_push_flags() {
   emit_stack_address(-8);
   emit_access(8, false, true, kSs);
-  out_->store(scratch(0), hRax);
-  static constexpr std::uint8_t kSave[] = {0x9f, 0x0f, 0x90, 0xc0};  // lahf; seto al
-  out_->bytes(kSave, sizeof kSave);
+  emit_put_flags_aside();
   out_->store(scratch(1), hRax);
   static constexpr std::uint8_t kJoin[] = {0x0f, 0xb6, 0xcc,                    // movzx ecx, ah
                                            0x0f, 0xb6, 0xc0,                    // movzx eax, al
@@ -64,9 +53,7 @@ void Translator::emit_push_flags() {
   out_->bytes(kMask, sizeof kMask);
   out_->store_guest(hRcx, 8);
   out_->load(hRax, scratch(1));
-  static constexpr std::uint8_t kRestore[] = {0x04, 0x7f, 0x9e};  // add al, 0x7f; sahf
-  out_->bytes(kRestore, sizeof kRestore);
-  out_->load(hRax, scratch(0));
+  emit_bring_flags_back();
   emit_adjust_stack(-8);
 }
 

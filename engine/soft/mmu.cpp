@@ -150,6 +150,7 @@ std::byte* host_pointer(Cpu& cpu, std::uint64_t linear, std::size_t size, Access
 void flush_tlb(Cpu& cpu) {
   MmuState& mmu = cpu.mmu;
   for (std::size_t pcid = 0; pcid < MmuState::kPcids; ++pcid) mmu.pcid_generation[pcid] = 0;
+  mmu.large = mmu.global_large = {};
   mmu.generation = ++mmu.newest_generation;
   mmu.global_generation = ++mmu.newest_generation;
   clear_first_level(cpu);
@@ -163,6 +164,8 @@ void flush_tlb_non_global(Cpu& cpu) {
 }
 
 void flush_tlb_page(Cpu& cpu, std::uint64_t linear) {
+  if (cpu.mmu.global_large.may_hold(linear)) return flush_tlb(cpu);
+  if (cpu.mmu.large.may_hold(linear)) flush_tlb_non_global(cpu);
   TlbEntry& entry = cpu.mmu.entries[(linear >> 12) % MmuState::kEntries];
   if (entry.page == linear >> 12) entry.generation = 0;
   clear_first_level_page(cpu, linear);

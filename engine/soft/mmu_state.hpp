@@ -43,6 +43,29 @@ struct MmuState {
   std::size_t pcid = 0;                              ///< Whose translations `generation` counts.
   std::uint64_t newest_generation = 2;
   std::uint64_t generation = 2, global_generation = 1;
+
+  /// Where translations have come of pages of more than 4 KiB: INVLPG of one address drops all of such a page's (Intel
+  /// SDM vol. 3, 4.10.2.3). For each 2 MiB of either half of the address space, modulo 4 GiB; global ones apart.
+  struct LargePages {
+    std::uint64_t seen[4096 / 64] = {};
+    bool giant_seen[2] = {};  ///< 1 GiB, by half.
+
+    /// `shift`: of the page's size.
+    void note(std::uint64_t linear, unsigned shift) noexcept {
+      if (shift > 22) giant_seen[linear >> 63] = true;
+      for (std::uint64_t at = linear & ~((std::uint64_t{1} << 22) - 1), i = 0; i < 2; ++i, at += 1 << 21)
+        if (shift == 22 || at >> 21 == linear >> 21) seen[place(at) / 64] |= std::uint64_t{1} << place(at) % 64;
+    }
+    [[nodiscard]] bool may_hold(std::uint64_t linear) const noexcept {
+      return giant_seen[linear >> 63] || (seen[place(linear) / 64] >> place(linear) % 64 & 1) != 0;
+    }
+
+   private:
+    static unsigned place(std::uint64_t linear) noexcept {
+      return static_cast<unsigned>((linear >> 21 & 2047) | linear >> 63 << 11);
+    }
+  };
+  LargePages large, global_large;
 };
 
 }  // namespace vm_platform::soft

@@ -31,6 +31,7 @@ std::byte* ram(const MmuState& mmu, std::uint64_t physical, std::uint64_t size) 
 /// What a walk gathers from all levels.
 struct Gathered {
   std::uint64_t physical = 0, reserved = 0;
+  unsigned shift = 12;  // of the page's size
   bool writable = true, user = true, no_execute = false, global = false, dirty = false;
 };
 
@@ -99,6 +100,7 @@ Step walk_64(Cpu& cpu, std::uint64_t linear, const Request& request, Gathered& o
     }
     if (leaf) {
       const std::uint64_t offset_mask = (1ULL << shift) - 1;
+      out.shift = shift;
       out.physical = ((value & kFrame & ~offset_mask) | (linear & offset_mask)) & ~std::uint64_t{0xfff};
       out.global = (value & kPteGlobal) != 0 && (cpu.cr4 & cr4::kPge) != 0;
       std::uint8_t flags =
@@ -131,6 +133,7 @@ Step walk_32(Cpu& cpu, std::uint64_t linear, const Request& request, Gathered& o
     out.user = out.user && (value & kPteUser) != 0;
     if (leaf) {
       const std::uint64_t offset_mask = (1ULL << shift) - 1;
+      out.shift = shift;
       std::uint64_t frame = value & 0xfffff000 & ~offset_mask;
       if (level == 2) {
         if ((value & 0x200000) != 0) {
@@ -190,6 +193,7 @@ WalkResult walk(Cpu& cpu, std::uint64_t linear, bool write, bool execute, Walker
     }
     if (step == Step::Fault) return {WalkStatus::Fault, error | error_bits(cpu, request), nullptr};
   }
+  if (found.shift > 12) (found.global ? mmu.global_large : mmu.large).note(linear, found.shift);
   if (cpu.a20_masked) found.physical &= ~std::uint64_t{1 << 20};
   cached.page = page;
   cached.generation = found.global ? mmu.global_generation : mmu.generation;

@@ -158,6 +158,13 @@ std::uint64_t SoftCpu::fetch_address(std::uint64_t at) const {
   return (segments[kCs].base + at) & 0xffffffff;
 }
 
+std::uint64_t SoftCpu::last_byte(const Block& checked) {
+  // Of bytes that are no instruction the CPU has not fetched more than show that.
+  const auto& described = checked.exits == 0 ? nullptr : code.exit(checked.first_exit).instruction;
+  if (described && described->info.mnemonic == ZYDIS_MNEMONIC_INVALID) return checked.rip;
+  return checked.rip + checked.guest_size - 1;
+}
+
 void SoftCpu::step() {
   Mode mode = current_mode(*this);
   const bool single_step = (system_flags & rflags::kTrap) != 0;
@@ -196,7 +203,9 @@ void SoftCpu::step_checked(const Mode& mode, bool single_step, bool stack_change
   // RF holds for one instruction; one that is not done yet (a long repeat) keeps it.
   system_flags &= ~rflags::kResume;
   single_step_done = false;
-  run_block(find_block(at, mode));
+  Block& block = find_block(at, mode);
+  if (!in_64bit() && last_byte(block) > segments[kCs].limit) raise(Vector::GeneralProtection, 0);
+  run_block(block);
   if (rip == at) system_flags |= resume;
   if (stack_changed_) return;  // traps wait until after the instruction that follows
   const std::uint64_t traps = debug_hits | (single_step && !single_step_done ? 1U << 14 : 0);
@@ -398,7 +407,7 @@ std::uint32_t SoftCpu::offset_of_fault(const Block& block, std::uint64_t host_pc
                         second,
                         block.physical,
                         block.second_physical};
-  Translator translator(code, block.mode, block.rip, block.cs_base, bytes);
+  Translator translator(code, host, block.mode, block.rip, block.cs_base, bytes);
   const auto offset = translator.locate(block, static_cast<std::uint32_t>(host_pc - code.code_begin()) - block.code);
   return offset.value_or(0);
 }

@@ -78,6 +78,8 @@ class SoftCpu final : public Cpu {
   void fetch_bytes(std::uint64_t linear, std::span<std::uint8_t> out);
   void make_room_for_code();
   std::uint64_t fetch_address(std::uint64_t rip) const;
+  /// Where the one instruction of a checked block ends, as far as it is fetched: it must lie within the limit of CS.
+  [[nodiscard]] std::uint64_t last_byte(const Block& checked);
   void on_link(std::uint32_t number, const Mode& mode);
   void on_indirect(const Mode& mode);
   void on_execute(std::uint32_t number);

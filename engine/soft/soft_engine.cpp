@@ -1,4 +1,3 @@
-#include <cpuid.h>
 #include <pthread.h>
 
 #include <cstdio>
@@ -21,24 +20,12 @@ namespace {
 
 using namespace soft;
 
-/// What generated code takes for granted of the host.
-Result<void> check_host() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  const auto missing = [](const char* what) {
-    return fail(VmError(ErrorCode::Unsupported, "start the software engine on", "this host",
-                        std::string("its CPU has no ") + what)
-                    .with_hint("use a host CPU of 2013 or later (x86-64-v3)"));
-  };
-  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & (1U << 27)) == 0) return missing("XSAVE");
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (b & (1U << 8)) == 0) return missing("BMI2");
-  return {};
-}
-
-/// XSAVE components that are enabled on the host and that the guest may have: x87, SSE, AVX.
-std::uint64_t host_components() {
-  std::uint32_t low = 0, high = 0;
-  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return low & 7;
+/// What generated code and the way out of it take for granted of the host.
+Result<void> check_host(const HostCpu& host) {
+  if (host.lahf) return {};
+  return fail(VmError(ErrorCode::Unsupported, "start the software engine on", "this host",
+                      "its CPU has no LAHF and SAHF in 64-bit mode")
+                  .with_hint("use a host CPU of 2006 or later"));
 }
 
 class SoftVcpu final : public Vcpu {
@@ -162,7 +149,7 @@ CpuState SoftVcpu::state() const {
 Result<void> SoftVcpu::set_state(const CpuState& state) {
   if ((state.cr0 & cr0::kPaging) != 0 && (state.cr0 & cr0::kProtection) == 0)
     return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU", "CR0.PG without CR0.PE");
-  if ((state.xcr0 & ~cpu_.fpu_mask) != 0 || (state.xcr0 & 1) == 0)
+  if ((state.xcr0 & ~offered_xcr0(cpu_)) != 0 || (state.xcr0 & 1) == 0)
     return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU", "XCR0 names state this host does not have");
   std::memcpy(cpu_.gpr, state.gpr.data(), sizeof cpu_.gpr);
   cpu_.rip = state.rip;
@@ -223,7 +210,7 @@ class SoftEngine final : public Engine, private GuestWriteObserver {
     if (!mapping) return fail(mapping.error());
     static_assert(sizeof(SoftCpu) <= kJumpCacheOffset);
     auto* cpu = ::new (mapping->data()) SoftCpu(environment_, options_, controller, *cache_, world_, index);
-    cpu->fpu_mask = host_components();
+    cpu->fpu_mask = cpu->host.components();
     cpu->tsc_offset = environment_.tsc.offset;
     cpu->reset();
     cpu->run_state = index == 0 ? RunState::Running : RunState::WaitForStartup;
@@ -255,7 +242,7 @@ class SoftEngine final : public Engine, private GuestWriteObserver {
 }  // namespace
 
 Result<std::unique_ptr<Engine>> create_soft_engine(const EngineEnvironment& environment, const EngineOptions& options) {
-  if (auto usable = check_host(); !usable) return fail(usable.error());
+  if (auto usable = check_host(HostCpu::as_used(options.host_cpu)); !usable) return fail(usable.error());
   const auto regions = environment.memory->regions();
   auto cache = soft::CodeCache::create(regions.back().base.value + regions.back().size, options.code_memory);
   if (!cache) return fail(cache.error());

@@ -137,14 +137,12 @@ void Translator::emit_bit_test(const Instruction& instruction) {
   } else {
     out_->movsx16(hR11, source);
   }
-  out_->mov(hRcx, shift);
-  out_->sarx(hR11, hR11, hRcx);
+  emit_bit_unit(shift);
   out_->lea(hR10, hR10, hR11, bytes, 0, instruction.info.address_width == 64);
   if (instruction.info.address_width == 16) out_->movzx16(hR10, hR10);
   const bool writes = instruction.info.mnemonic != ZYDIS_MNEMONIC_BT;
   emit_access(bytes, true, writes, segment_of(memory));
-  const Host number = read_gpr(bit.number, hRcx);
-  out_->pext_context(hRcx, number, static_cast<std::uint32_t>(offsetof(CpuContext, masks) + 8 * (shift - 4)));
+  emit_bit_number(bit.number, shift);
   Recoding recoding;
   recoding.memory = Recoding::Memory::R10R11;
   recoding.reg = hRcx;
@@ -168,19 +166,6 @@ void Translator::emit_moffs(const Instruction& instruction) {
   } else {
     out_->load_guest(hRax, bytes);
   }
-}
-
-void Translator::emit_rdtsc(const Instruction& instruction) {
-  out_->bytes(instruction.bytes, instruction.info.length);
-  out_->mov(hRcx, 32);
-  out_->shlx(hRdx, hRdx, hRcx);
-  out_->load(hRcx, offsetof(CpuContext, tsc_offset));
-  out_->lea(hRax, hRax, hRdx, 1, 0);
-  out_->lea(hRax, hRax, hRcx, 1, 0);
-  out_->rorx(hRdx, hRax, 32);
-  out_->mov32(hRdx, hRdx);
-  out_->mov32(hRax, hRax);
-  if (instruction.info.mnemonic == ZYDIS_MNEMONIC_RDTSCP) out_->load32(hR9, offsetof(CpuContext, tsc_aux));
 }
 
 void Translator::emit_exchange_rax_r8(unsigned bytes) {

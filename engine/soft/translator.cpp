@@ -22,9 +22,15 @@ SegmentRegister segment_of(ZydisRegister reg) {
 
 }  // namespace
 
-Translator::Translator(CodeCache& cache, const Mode& mode, std::uint64_t rip, std::uint64_t cs_base,
-                       const CodeBytes& bytes)
-    : cache_(cache), mode_(mode), rip_(rip), cs_base_(cs_base), bytes_(bytes), window_(bytes.first, rip, mode.code) {}
+Translator::Translator(CodeCache& cache, const HostCpu& host, const Mode& mode, std::uint64_t rip,
+                       std::uint64_t cs_base, const CodeBytes& bytes)
+    : cache_(cache),
+      host_(host),
+      mode_(mode),
+      rip_(rip),
+      cs_base_(cs_base),
+      bytes_(bytes),
+      window_(bytes.first, rip, mode.code) {}
 
 void Translator::build(std::byte* buffer, std::size_t room, std::uint32_t first_exit) {
   out_.emplace(buffer, room);
@@ -391,21 +397,6 @@ void Translator::emit_access(unsigned bytes, bool read, bool write, SegmentRegis
   }
   const std::uint32_t miss = emit_probe(bytes, write);
   stubs_.push_back({Stub::Kind::Miss, miss, info, out_->position()});
-}
-
-std::uint32_t Translator::emit_probe(unsigned bytes, bool write) {
-  const auto set =
-      static_cast<std::uint32_t>(offsetof(CpuContext, tlb) + sizeof(TlbSet) * static_cast<std::uint32_t>(mode_.tlb));
-  const auto tag = static_cast<std::uint32_t>(set + (write ? offsetof(TlbSet, write_tag) : offsetof(TlbSet, read_tag)));
-  out_->shrx(hR11, hR10, hRsp);                                    // by 12: see entry.hpp
-  out_->u8(0x45), out_->u8(0x0f), out_->u8(0xb6), out_->u8(0xdb);  // movzx r11d, r11b: kTlbEntries is 256
-  out_->load_indexed(hRcx, hR11, tag);
-  out_->lea(hRcx, hRcx, hR10, 1, static_cast<std::int32_t>(bytes) - 1);
-  out_->shrx(hRcx, hRcx, hRsp);
-  out_->skip_if_rcx_zero(5);
-  const std::uint32_t miss = out_->jump();
-  out_->load_indexed(hR11, hR11, static_cast<std::uint32_t>(set + offsetof(TlbSet, addend)));
-  return miss;
 }
 
 std::int32_t Translator::emit_operand(const Instruction& instruction, const ZydisDecodedOperand& operand,

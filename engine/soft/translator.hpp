@@ -12,6 +12,7 @@
 #include "engine/soft/emitter.hpp"
 #include "engine/soft/entry.hpp"
 #include "engine/soft/recode.hpp"
+#include "engine/soft/semantics/host_cpu.hpp"
 
 namespace vm_platform::soft {
 
@@ -32,7 +33,8 @@ struct CodeBytes {
 
 class Translator {
  public:
-  Translator(CodeCache& cache, const Mode& mode, std::uint64_t rip, std::uint64_t cs_base, const CodeBytes& bytes);
+  Translator(CodeCache& cache, const HostCpu& host, const Mode& mode, std::uint64_t rip, std::uint64_t cs_base,
+             const CodeBytes& bytes);
 
   /// Null when the very first instruction goes on in the next page and `bytes.second` is empty. Needs the world's lock.
   Block* translate();
@@ -79,7 +81,6 @@ class Translator {
   void emit_push(const Instruction& instruction);
   void emit_pop(const Instruction& instruction);
   void emit_leave(const Instruction& instruction);
-  void emit_rdtsc(const Instruction& instruction);
   void emit_exchange_rax_r8(unsigned bytes);
   Flow emit_jcc(const Instruction& instruction);
   Flow emit_loop(const Instruction& instruction);
@@ -89,9 +90,19 @@ class Translator {
   /// Jumps to the RIP in R10 after adding `stack_adjustment` to the guest's RSP.
   void emit_indirect(std::int32_t stack_adjustment);
 
+  // shift_templates.cpp
+  /// Frees the host's flags and RAX: the guest's flags go into AH and AL, its RAX into memory.
+  void emit_put_flags_aside();
+  void emit_bring_flags_back();
+  void emit_interrupt_flag(bool set);
+  void emit_rdtsc(const Instruction& instruction);
+  /// R11, a signed bit number, becomes the number of the unit of 2^shift bits that the bit is in. RCX is lost.
+  void emit_bit_unit(unsigned shift);
+  /// After emit_bit_unit, whatever happened to R11 and RCX since: RCX = the bit's number within its unit.
+  void emit_bit_number(unsigned number, unsigned shift);
+
   // flag_templates.cpp
   [[nodiscard]] bool can_inline_sti(const Instruction& instruction) const;
-  void emit_interrupt_flag(bool set);
   void emit_swapgs();
   void emit_push_flags();
   void emit_pop_flags(const Instruction& instruction);
@@ -124,6 +135,7 @@ class Translator {
   [[nodiscard]] bool bits64() const { return mode_.code == CodeSize::Bits64; }
 
   CodeCache& cache_;
+  const HostCpu& host_;
   const Mode mode_;
   const std::uint64_t rip_, cs_base_;
   const CodeBytes& bytes_;

@@ -20,6 +20,13 @@ enum class HostArch : std::uint8_t { X86_64, Aarch64 };
 [[nodiscard]] std::string_view to_string(HostOs os) noexcept;      ///< "linux", "windows"
 [[nodiscard]] std::string_view to_string(HostArch arch) noexcept;  ///< "x86_64", "aarch64"
 
+/// How much of the host's CPU the software engine makes use of.
+enum class HostCpuUse : std::uint8_t {
+  All,
+  NoBmi2,    ///< As on a CPU without BMI2 (Intel before 2013, AMD before 2015).
+  Baseline,  ///< As on a CPU without BMI2 and XSAVE, which so has no AVX either (Intel before 2008, AMD before 2011).
+};
+
 /// Huge pages of one size that the host has set aside.
 struct HugePagePool {
   std::uint64_t page_size = 0;  ///< Bytes.

@@ -16,6 +16,7 @@
 #include <vector>
 #include <vm_platform/boot.hpp>
 #include <vm_platform/core.hpp>
+#include <vm_platform/platform.hpp>
 
 namespace vm_platform {
 
@@ -31,6 +32,7 @@ struct RuntimeConfig {
   std::uint64_t memory_bytes = 512 * kMiB;
   unsigned cpus = 1;
   EngineChoice engine = EngineChoice::Auto;
+  HostCpuUse host_cpu = HostCpuUse::All;  ///< Less than all is for tests of what runs on older hosts.
   bool five_level_paging = false;  ///< Gives the CPUs 57-bit linear addresses (LA57), which slows a kernel's start.
 };
 

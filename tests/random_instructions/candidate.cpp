@@ -196,13 +196,13 @@ bool is_allowed(const Candidate& c, bool strings) {
   return true;
 }
 
-Candidate random_candidate(Random& random, bool strings) {
+Candidate random_candidate(Random& random, bool strings, bool vex) {
   for (;;) {
     Candidate c;
     c.bytes = random_encoding(random);
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder(), c.bytes.data(), c.bytes.size(), &c.info, c.operands.data())))
       continue;
-    if (!is_allowed(c, strings)) continue;
+    if (!is_allowed(c, strings) || (!vex && c.info.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)) continue;
     c.bytes.resize(c.info.length);
     return c;
   }

@@ -21,6 +21,6 @@ struct Candidate {
 bool is_allowed(const Candidate& candidate, bool strings);
 
 /// Tries until one is allowed.
-Candidate random_candidate(Random& random, bool strings);
+Candidate random_candidate(Random& random, bool strings, bool vex);
 
 }  // namespace vm_platform::random_instructions

@@ -112,7 +112,7 @@ class Builder {
     const unsigned run = 1 + static_cast<unsigned>(random_.below(4));
     for (unsigned i = 0; i < run; ++i)
       for (unsigned attempt = 0; attempt < 50; ++attempt)
-        if (add_instruction(random_candidate(random_, options_.strings))) break;
+        if (add_instruction(random_candidate(random_, options_.strings, options_.vex))) break;
   }
 
   void stack_somewhere() { set_register(kRsp, random_target(8)); }

@@ -23,6 +23,7 @@ struct GeneratorOptions {
   bool strings = true;                    ///< String instructions, with and without REP.
   bool branches = true;                   ///< Forward jumps, calls and returns.
   std::vector<std::string> without = {};  ///< Mnemonics to leave out.
+  bool vex = true;                        ///< VEX encodings: AVX, BMI, FMA.
   bool self_modifying = true;             ///< Writes into the instruction that follows.
 };
 

@@ -11,6 +11,7 @@ namespace {
 constexpr std::uint64_t kGdt = 0x1000, kIdt = 0x2000, kTss = 0x3000, kStubs = 0x4000, kStackTop = 0x8000,
                         kTables = 0x10000, kCode = 0x200000, kData = 0x300000;
 constexpr std::uint64_t kP = 1, kW = 2, kU = 4, kPs = 0x80;
+constexpr std::uint64_t kOsxsave = 0x40000;
 constexpr std::uint16_t kReportPort = 0x80;
 
 [[noreturn]] void give_up(const std::string& what) { throw std::runtime_error(what); }
@@ -105,13 +106,13 @@ struct GuestCpu::Machine {
     base.idtr = {kIdt, 32 * 16 - 1};
     base.cr0 = 0x80010033;
     base.cr3 = kTables;
-    base.cr4 = 0x40620;  // PAE OSFXSR OSXMMEXCPT OSXSAVE
+    base.cr4 = 0x620 | kOsxsave;  // PAE OSFXSR OSXMMEXCPT
     base.efer = 0xd01;
     base.xcr0 = 7;
   }
 };
 
-GuestCpu::GuestCpu() {
+GuestCpu::GuestCpu(HostCpuUse host_cpu) {
   auto memory = GuestMemory::create(8 * kMiB);
   if (!memory) give_up(memory.error().message());
   machine_ = std::make_unique<Machine>(std::move(*memory));
@@ -120,7 +121,9 @@ GuestCpu::GuestCpu() {
     give_up(attached.error().message());
   m.build_tables();
   m.build_state();
-  auto engine = create_soft_engine({&m.memory, &m.ports, &m.mmio, {host_tsc_frequency(), 0}}, {.cpus = 1});
+  if (host_cpu == HostCpuUse::Baseline) m.base.cr4 &= ~kOsxsave, m.base.xcr0 = 1;
+  auto engine =
+      create_soft_engine({&m.memory, &m.ports, &m.mmio, {host_tsc_frequency(), 0}}, {.cpus = 1, .host_cpu = host_cpu});
   if (!engine) give_up(engine.error().message());
   m.engine = std::move(*engine);
   auto vcpu = m.engine->create_vcpu(0, m.interrupts);

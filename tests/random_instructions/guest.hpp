@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <vm_platform/platform.hpp>
 
 #include "tests/random_instructions/generator.hpp"
 
@@ -11,7 +12,7 @@ namespace vm_platform::random_instructions {
 /// side has them, and a handler for every exception that reports and waits.
 class GuestCpu {
  public:
-  GuestCpu();
+  explicit GuestCpu(HostCpuUse host_cpu);
   ~GuestCpu();
 
   /// Runs from sequence.initial until the first exception. Throws std::runtime_error when the engine gives up.

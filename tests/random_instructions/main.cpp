@@ -12,6 +12,7 @@
 #include <string>
 #include <string_view>
 #include <vector>
+#include <vm_platform/platform.hpp>
 
 #include "tests/random_instructions/compare.hpp"
 #include "tests/random_instructions/generator.hpp"
@@ -33,6 +34,7 @@ x87 / SSE / AVX state, memory, and the exception that ends each.
   --only N        runs and prints one sequence
   --length N      about how many instructions in a sequence (default 12)
   --without A,B   leaves out these instructions
+  --host-cpu USE  what the engine uses of the host's CPU: all, no-bmi2, baseline (which leaves VEX encodings out)
   --native        compares the host with itself: what is not deterministic shows
   --coverage      prints how often each instruction was generated
   --keep-going    goes on after a difference (stops after 2000)
@@ -42,6 +44,7 @@ struct Options {
   std::uint64_t sequences = 20000, seed = 1;
   double seconds = 0;
   bool native = false, coverage = false, keep_going = false, only = false;
+  HostCpuUse host_cpu = HostCpuUse::All;
   GeneratorOptions generator;
 };
 
@@ -64,6 +67,12 @@ std::optional<Options> parse(int argc, char** argv) {
           o.generator.without.emplace_back(text.substr(at, comma - at));
           at = comma + 1;
         }
+        continue;
+      }
+      if (name == "--host-cpu") {
+        if (text != "all" && text != "no-bmi2" && text != "baseline") return std::nullopt;
+        if (text == "no-bmi2") o.host_cpu = HostCpuUse::NoBmi2;
+        if (text == "baseline") o.host_cpu = HostCpuUse::Baseline, o.generator.vex = false;
         continue;
       }
       std::uint64_t value = 0;
@@ -94,9 +103,9 @@ std::optional<Options> parse(int argc, char** argv) {
 /// The two sides of the comparison.
 class Bench {
  public:
-  explicit Bench(bool native_only) : native_only_(native_only) {
+  Bench(bool native_only, HostCpuUse host_cpu) : native_only_(native_only), host_cpu_(host_cpu) {
 #ifndef VMP_NATIVE_ONLY
-    if (!native_only_) guest_ = std::make_unique<GuestCpu>();
+    if (!native_only_) guest_ = std::make_unique<GuestCpu>(host_cpu_);
 #endif
   }
 
@@ -114,7 +123,7 @@ class Bench {
       const Outcome got = guest_->run(sequence);
       return compare(sequence, expected, memory, got, [&](std::size_t page) { return guest_->data_page(page); });
     } catch (const std::runtime_error& error) {
-      guest_ = std::make_unique<GuestCpu>();
+      guest_ = std::make_unique<GuestCpu>(host_cpu_);
       return fmt::format("  the engine did not finish: {}\n", error.what());
     }
 #endif
@@ -123,6 +132,7 @@ class Bench {
 
  private:
   const bool native_only_;
+  [[maybe_unused]] const HostCpuUse host_cpu_;
   NativeCpu native_;
 #ifndef VMP_NATIVE_ONLY
   std::unique_ptr<GuestCpu> guest_;
@@ -158,7 +168,7 @@ void report_difference(Bench& bench, std::uint64_t seed, const Sequence& sequenc
 }
 
 int run(const Options& o) {
-  Bench bench(o.native);
+  Bench bench(o.native, o.host_cpu);
   const auto begin = std::chrono::steady_clock::now();
   const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
   std::uint64_t done = 0, differences = 0;

@@ -38,6 +38,7 @@ struct Options {
   std::string memory = "512M";
   std::string cpus = "1";
   std::string engine = "auto";
+  std::string host_cpu = "all";
   std::string protocol = "auto";
   std::string console = "stdio";
   std::string serial2 = "none";
@@ -82,6 +83,13 @@ Result<RuntimeConfig> make_config(const Options& options) {
     config.engine = EngineChoice::Soft;
   } else {
     return bad("--engine", options.engine, "no such engine", "give auto or soft");
+  }
+  if (options.host_cpu == "no-bmi2") {
+    config.host_cpu = HostCpuUse::NoBmi2;
+  } else if (options.host_cpu == "baseline") {
+    config.host_cpu = HostCpuUse::Baseline;
+  } else if (options.host_cpu != "all") {
+    return bad("--host-cpu", options.host_cpu, "no such part of a CPU", "give all, no-bmi2 or baseline");
   }
   bool known = false;
   for (const BootMethod method : {BootMethod::Auto, BootMethod::Linux, BootMethod::Pvh, BootMethod::Multiboot}) {
@@ -295,6 +303,13 @@ void add_run(CLI::App& app, Action& action) {
       ->type_name("N")
       ->capture_default_str();
   command->add_option("--engine", options->engine, "What runs the CPUs: auto (the best usable one) or soft")
+      ->type_name("NAME")
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--host-cpu", options->host_cpu,
+          "What the software engine uses of this host's CPU: all, no-bmi2 (as on CPUs before 2013), baseline (no "
+          "XSAVE and so no AVX either); the guest is given as much")
       ->type_name("NAME")
       ->capture_default_str();
   command->add_option("--boot", options->protocol, "Boot protocol: auto (what the file is), linux, pvh or multiboot")

@@ -211,7 +211,7 @@ void xsetbv(Cpu& cpu, const Instruction&) {
   require_cpl0(cpu);
   if ((cpu.gpr[kRcx] & 0xffffffff) != 0) general_protection();
   const std::uint64_t value = (cpu.gpr[kRdx] << 32) | (cpu.gpr[kRax] & 0xffffffff);
-  if ((value & 1) == 0 || (value & ~offered_xcr0()) != 0 || (value & 6) == 4) general_protection();
+  if ((value & 1) == 0 || (value & ~offered_xcr0(cpu)) != 0 || (value & 6) == 4) general_protection();
   cpu.xcr0 = value;
 }
 

@@ -12,9 +12,9 @@ inline constexpr unsigned kPhysicalAddressBits = 46;
 
 /// XSAVE and its state components: x87, SSE, and AVX where the host has it.
 bool offers_xsave(const Cpu& cpu);
-std::uint64_t offered_xcr0();
-bool offers_rdrand();
-bool offers_rdseed();
+std::uint64_t offered_xcr0(const Cpu& cpu);
+bool offers_rdrand(const Cpu& cpu);
+bool offers_rdseed(const Cpu& cpu);
 
 /// What entering PAE paging, or loading CR3 while it is on, does before anything changes (Intel SDM vol. 3, 4.4.1):
 /// reads the four page-directory pointers that are used from then on. Nothing in other modes. Raises #GP for reserved

@@ -2,8 +2,6 @@
 // needs no return thunks (SRSO_NO, BTC_NO, TSA_*_NO) and has automatic IBRS, so that Linux chooses neither these nor
 // retpolines, which would defeat return and branch prediction in translated code. Features that the host must have to
 // be given are given where it has them.
-#include <cpuid.h>
-
 #include <bit>
 #include <cstring>
 
@@ -17,41 +15,13 @@ namespace {
 
 constexpr std::uint32_t bit(unsigned number) { return std::uint32_t{1} << number; }
 
-/// What of the host's features can be passed on.
-struct Host {
-  std::uint32_t leaf1_ecx = 0, leaf7_ebx = 0, leaf7_edx = 0, extended_ecx = 0;
-  bool xsave = false, avx = false;
-
-  Host() {
-    std::uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
-    __get_cpuid(1, &eax, &ebx, &ecx, &edx);
-    leaf1_ecx = ecx;
-    if ((ecx & bit(27)) != 0) {
-      std::uint32_t low = 0, high = 0;
-      __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-      xsave = true;
-      avx = (low & 6) == 6 && (ecx & bit(28)) != 0;
-    }
-    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0) {
-      leaf7_ebx = ebx;
-      leaf7_edx = edx;
-    }
-    if (__get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx) != 0) extended_ecx = ecx;
-  }
-
-  /// Whether the host's CPU has what this bit of the same leaf says.
-  [[nodiscard]] bool has(const CpuidFeature& feature) const {
-    const std::uint32_t word = feature.leaf == 1                              ? leaf1_ecx
-                               : feature.leaf != 7                            ? extended_ecx
-                               : feature.where == CpuidFeature::Register::Ebx ? leaf7_ebx
-                                                                              : leaf7_edx;
-    return (word & bit(feature.number)) != 0;
-  }
-};
-
-const Host& host() {
-  static const Host instance;
-  return instance;
+/// Whether the host's CPU has what this bit of the same leaf says.
+bool has(const HostCpu& host, const CpuidFeature& feature) {
+  const std::uint32_t word = feature.leaf == 1                              ? host.leaf1_ecx
+                             : feature.leaf != 7                            ? host.extended_ecx
+                             : feature.where == CpuidFeature::Register::Ebx ? host.leaf7_ebx
+                                                                            : host.leaf7_edx;
+  return (word & bit(feature.number)) != 0;
 }
 
 constexpr std::uint32_t kSignature = 0x00a10f11;  // family 19h, model 11h, stepping 1
@@ -162,8 +132,8 @@ constexpr CpuidFeature kFeatures[] = {
 bool is_given(const Cpu& cpu, const CpuidFeature& feature) {
   switch (feature.given) {
     case Always: return true;
-    case HostHas: return host().has(feature);
-    case HostHasYmm: return host().avx && host().has(feature);
+    case HostHas: return has(cpu.host, feature);
+    case HostHasYmm: return cpu.host.avx && has(cpu.host, feature);
     case Several: return cpu.options.cpus > 1;
     case Osxsave: return (cpu.cr4 & cr4::kOsxsave) != 0;
     case FiveLevels: return cpu.options.five_level_paging;
@@ -224,10 +194,10 @@ CpuidResult topology(const Cpu& cpu, std::uint32_t subleaf) {
 
 CpuidResult save_areas(const Cpu& cpu, std::uint32_t subleaf) {
   if (!offers_xsave(cpu)) return {};
-  const bool avx = (offered_xcr0() & 4) != 0;
+  const bool avx = (offered_xcr0(cpu) & 4) != 0;
   switch (subleaf) {
     case 0:
-      return {static_cast<std::uint32_t>(offered_xcr0()), (cpu.xcr0 & 4) != 0 ? 832U : 576U, avx ? 832U : 576U, 0};
+      return {static_cast<std::uint32_t>(offered_xcr0(cpu)), (cpu.xcr0 & 4) != 0 ? 832U : 576U, avx ? 832U : 576U, 0};
     case 2: return avx ? CpuidResult{256, 576, 0, 0} : CpuidResult{};
     default: return {};
   }
@@ -295,10 +265,10 @@ constexpr Row kRows[] = {{ZYDIS_MNEMONIC_CPUID, cpuid_instruction}};
 
 std::span<const CpuidFeature> cpuid_features() { return kFeatures; }
 
-bool offers_xsave(const Cpu&) { return host().xsave; }
-std::uint64_t offered_xcr0() { return host().avx ? 7 : 3; }
-bool offers_rdrand() { return (host().leaf1_ecx & bit(30)) != 0; }
-bool offers_rdseed() { return (host().leaf7_ebx & bit(18)) != 0; }
+bool offers_xsave(const Cpu& cpu) { return cpu.host.xsave; }
+std::uint64_t offered_xcr0(const Cpu& cpu) { return cpu.host.xsave ? cpu.host.components() : 1; }
+bool offers_rdrand(const Cpu& cpu) { return (cpu.host.leaf1_ecx & bit(30)) != 0; }
+bool offers_rdseed(const Cpu& cpu) { return (cpu.host.leaf7_ebx & bit(18)) != 0; }
 
 CpuidResult cpuid(const Cpu& cpu, std::uint32_t leaf, std::uint32_t subleaf) {
   if (leaf >= kFirstExtended) return extended_leaf(cpu, leaf, subleaf);

@@ -14,7 +14,7 @@ namespace {
 constexpr std::size_t kControl = 0, kStatus = 2, kTags = 4, kMxcsr = 24, kSt = 32, kXmm = 160, kHeader = 512,
                       kYmm = 576;
 constexpr std::uint32_t kMxcsrBits = 0xffff;
-constexpr std::uint64_t kX87 = 1, kSse = 2, kAvx = 4;
+constexpr std::uint8_t kX87 = 1, kSse = 2, kAvx = 4;
 
 template <typename T>
 T image(const Cpu& cpu, std::size_t offset) {
@@ -85,6 +85,7 @@ std::uint16_t with_summary(std::uint16_t status, std::uint16_t control) {
 }
 
 void set_x87(Cpu& cpu, const std::uint8_t* legacy) {
+  cpu.components_changed(kX87);
   std::memcpy(cpu.xsave, legacy, 5);
   cpu.xsave[5] = 0;
   std::memset(cpu.xsave + 6, 0, 18);
@@ -95,6 +96,7 @@ void set_x87(Cpu& cpu, const std::uint8_t* legacy) {
 }
 
 void initialize_x87(Cpu& cpu) {
+  cpu.components_changed(kX87);
   std::memset(cpu.xsave, 0, kMxcsr);
   std::memset(cpu.xsave + kSt, 0, 128);
   set_image<std::uint16_t>(cpu, kControl, 0x37f);
@@ -117,7 +119,8 @@ void fxrstor(Cpu& cpu, const Instruction& instruction) {
   std::memcpy(&mxcsr, legacy + kMxcsr, sizeof mxcsr);
   if ((mxcsr & ~kMxcsrBits) != 0) general_protection();
   set_x87(cpu, legacy);
-  set_image(cpu, kMxcsr, mxcsr);
+  set_image(cpu, kMxcsr, mxcsr);  // loaded by the host whatever XSTATE_BV says
+  cpu.components_changed(kSse);
   std::memcpy(cpu.xsave + kXmm, legacy + kXmm, vector_bytes(cpu));
 }
 
@@ -167,8 +170,9 @@ void xrstor(Cpu& cpu, const Instruction& instruction) {
       initialize_x87(cpu);
     }
   }
-  const auto load_vectors = [&](std::uint64_t component, std::size_t offset) {
+  const auto load_vectors = [&](std::uint8_t component, std::size_t offset) {
     if ((components & component) == 0) return;
+    cpu.components_changed(component);
     if ((present & component) != 0) {
       std::memcpy(cpu.xsave + offset, memory + offset, vector_bytes(cpu));
     } else {
@@ -247,6 +251,7 @@ void load_environment(Cpu& cpu, const std::uint8_t* in, std::size_t size) {
   unsigned abridged = 0;
   for (unsigned reg = 0; reg < 8; ++reg) abridged |= (words[2] >> (2 * reg) & 3) != 3 ? 1U << reg : 0;
   const auto control = static_cast<std::uint16_t>((words[0] & 0x1f7f) | 0x40);
+  cpu.components_changed(kX87);
   std::memset(cpu.xsave, 0, kMxcsr);
   set_image(cpu, kControl, control);
   set_image(cpu, kStatus, with_summary(words[1], control));
@@ -260,6 +265,7 @@ void fnstenv(Cpu& cpu, const Instruction& instruction) {
   make_environment(cpu, bytes, size);
   Area(cpu, instruction, size, 1, Access::Write).put(0, bytes, size);
   const auto control = static_cast<std::uint16_t>(image<std::uint16_t>(cpu, kControl) | 0x3f);
+  cpu.components_changed(kX87);
   set_image(cpu, kControl, control);
   set_image(cpu, kStatus, with_summary(image<std::uint16_t>(cpu, kStatus), control));
 }

@@ -30,7 +30,7 @@ void rdpmc(Cpu&, const Instruction&) { raise(Vector::GeneralProtection, 0); }
 
 void random(Cpu& cpu, const Instruction& instruction) {
   const bool seed = instruction.info.mnemonic == ZYDIS_MNEMONIC_RDSEED;
-  if (seed ? !offers_rdseed() : !offers_rdrand()) raise(Vector::InvalidOpcode);
+  if (seed ? !offers_rdseed(cpu) : !offers_rdrand(cpu)) raise(Vector::InvalidOpcode);
   std::uint64_t value = 0;
   bool good = false;
   if (seed) {

@@ -64,6 +64,7 @@ VectorValue read_vector(const Cpu& cpu, unsigned number) {
   return value;
 }
 void write_vector(Cpu& cpu, unsigned number, const VectorValue& value) {
+  cpu.components_changed(2 | 4);
   std::memcpy(cpu.xsave + kXmm + 16 * number, value.bytes, 16);
   std::memcpy(cpu.xsave + kYmm + 16 * number, value.bytes + 16, 16);
 }
@@ -168,6 +169,7 @@ void enter_mmx(Cpu& cpu) {
   const unsigned top = (status >> 11) & 7;
   std::uint8_t registers[8][16];
   for (unsigned i = 0; i < 8; ++i) std::memcpy(registers[(i + top) & 7], cpu.xsave + kSt + 16 * i, 16);
+  cpu.components_changed(1);
   std::memcpy(cpu.xsave + kSt, registers, sizeof registers);
   status = static_cast<std::uint16_t>(status & ~0x3800);
   std::memcpy(cpu.xsave + 2, &status, sizeof status);

@@ -6,7 +6,11 @@
 
 namespace vm_platform::soft {
 
+// What the leaf helpers (page_walk.cpp) call must be part of them: a copy out of line could be the one that another
+// file was compiled to, with vector instructions or a sanitizer's calls.
 /// Shared by all CPUs. Reading is lock-free and needs no vector instructions; changes happen with the world stopped.
+/// Always inline is what the leaf helpers (page_walk.cpp) call: a copy out of line could be the one that another file
+/// was compiled to, with vector instructions or a sanitizer's calls.
 class CodePages {
  public:
   static constexpr std::uint64_t kGranule = 64;
@@ -15,10 +19,10 @@ class CodePages {
   explicit CodePages(std::uint64_t end)
       : pages_((end + 4095) / 4096), granules_(std::make_unique<std::uint64_t[]>(pages_)) {}
 
-  [[nodiscard]] bool has_code(std::uint64_t physical) const noexcept { return mask(physical) != 0; }
+  [[nodiscard, gnu::always_inline]] bool has_code(std::uint64_t physical) const noexcept { return mask(physical) != 0; }
 
   /// Whether any granule touched by `size` bytes (at most 64, inside one page) holds code.
-  [[nodiscard]] bool range_has_code(std::uint64_t physical, unsigned size) const noexcept {
+  [[nodiscard, gnu::always_inline]] bool range_has_code(std::uint64_t physical, unsigned size) const noexcept {
     return (mask(physical) & bits(physical, size)) != 0;
   }
 
@@ -26,14 +30,14 @@ class CodePages {
   void assign(std::uint64_t physical, std::uint64_t granules) noexcept { set(physical, granules); }
 
   /// The granules of one page that [physical, physical + size) touches; `size` may end at the page's end at most.
-  static std::uint64_t bits(std::uint64_t physical, unsigned size) noexcept {
+  [[gnu::always_inline]] static std::uint64_t bits(std::uint64_t physical, unsigned size) noexcept {
     const auto first = static_cast<unsigned>(physical & 4095) / 64;
     const auto last = (static_cast<unsigned>(physical & 4095) + (size == 0 ? 0 : size - 1)) / 64;
     return (last >= 63 ? ~std::uint64_t{0} : (std::uint64_t{2} << last) - 1) & (~std::uint64_t{0} << first);
   }
 
  private:
-  [[nodiscard]] std::uint64_t mask(std::uint64_t physical) const noexcept {
+  [[nodiscard, gnu::always_inline]] std::uint64_t mask(std::uint64_t physical) const noexcept {
     const std::uint64_t page = physical / 4096;
     return page < pages_ ? __atomic_load_n(&granules_[page], __ATOMIC_RELAXED) : 0;
   }

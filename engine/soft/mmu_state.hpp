@@ -51,17 +51,17 @@ struct MmuState {
     bool giant_seen[2] = {};  ///< 1 GiB, by half.
 
     /// `shift`: of the page's size.
-    void note(std::uint64_t linear, unsigned shift) noexcept {
+    [[gnu::always_inline]] void note(std::uint64_t linear, unsigned shift) noexcept {
       if (shift > 22) giant_seen[linear >> 63] = true;
       for (std::uint64_t at = linear & ~((std::uint64_t{1} << 22) - 1), i = 0; i < 2; ++i, at += 1 << 21)
         if (shift == 22 || at >> 21 == linear >> 21) seen[place(at) / 64] |= std::uint64_t{1} << place(at) % 64;
     }
-    [[nodiscard]] bool may_hold(std::uint64_t linear) const noexcept {
+    [[nodiscard, gnu::always_inline]] bool may_hold(std::uint64_t linear) const noexcept {
       return giant_seen[linear >> 63] || (seen[place(linear) / 64] >> place(linear) % 64 & 1) != 0;
     }
 
    private:
-    static unsigned place(std::uint64_t linear) noexcept {
+    [[gnu::always_inline]] static unsigned place(std::uint64_t linear) noexcept {
       return static_cast<unsigned>((linear >> 21 & 2047) | linear >> 63 << 11);
     }
   };

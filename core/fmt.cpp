@@ -1,5 +1,5 @@
-// {fmt}, compiled into what uses it, as its own build does for a static library: Debian packages only the shared one, and a
-// short-lived tool spends a third of its time on finding the symbols of shared C++ libraries.
+// {fmt}, compiled into what uses it, as its own build does for a static library: Debian packages only the shared one,
+// and a short-lived tool spends a third of its time on finding the symbols of shared C++ libraries.
 #include <fmt/format-inl.h>
 
 FMT_BEGIN_NAMESPACE

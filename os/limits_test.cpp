@@ -93,7 +93,8 @@ TEST(LimitsTest, LockedMemory) {
   SKIP_WITH_SANITIZERS();
   EXPECT_CHILD([] {
     auto memory = MappedMemory::create_private(4 * kMiB);
-    // Locking brings pages in, and older kernels (6.1) do not join what has pages with what never had any: all has some.
+    // Locking brings pages in, and older kernels (6.1) do not join what has pages with what never had any: all has
+    // some.
     check(memory->prefault().has_value(), "memory of which every page is there");
     lower(RLIMIT_MEMLOCK, 64 * kKiB);
     if (::getuid() == 0) check(::setresuid(65534, 65534, 65534) == 0, "giving up root, who has no such limit");

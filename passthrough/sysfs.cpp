@@ -88,7 +88,8 @@ std::vector<std::string> KernelDirectory::list() const {
 Result<std::string> read_kernel_file(const std::filesystem::path& path) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file.valid()) return fail(VmError::from_os(errno, "open", path.string()));
-  // Files of the kernel have no size of their own to go by; large ones on disk (option ROMs) should not be copied about.
+  // Files of the kernel have no size of their own to go by; large ones on disk (option ROMs) should not be copied
+  // about.
   struct stat status;
   std::size_t room = 4096;
   if (::fstat(file.get(), &status) == 0 && status.st_size > 4096) room = static_cast<std::size_t>(status.st_size) + 1;

@@ -155,6 +155,26 @@ TEST_F(SoftEngineTest, MovzxIntoRspFromAHighByte) {
   EXPECT_EQ(end.gpr[kRcx], 0x1234u);
 }
 
+/// CRC-32C of one byte more (Castagnoli's polynomial, reflected), as CRC32 computes it.
+std::uint32_t crc32c(std::uint32_t sum, std::uint8_t byte) {
+  sum ^= byte;
+  for (int bit = 0; bit < 8; ++bit) sum = (sum >> 1) ^ ((sum & 1) != 0 ? 0x82f63b78u : 0);
+  return sum;
+}
+
+TEST_F(SoftEngineTest, RspIsReadBesideARegisterThatAllowsNoRexPrefix) {
+  const CpuState end = run({0xbc, 0x78, 0x56, 0x34, 0x12,    // mov esp, 0x12345678
+                            0xba, 0x00, 0xab, 0x00, 0x00,    // mov edx, 0xab00
+                            0xb9, 0x00, 0xcd, 0x00, 0x00,    // mov ecx, 0xcd00
+                            0xbe, 0x55, 0x00, 0x00, 0x00,    // mov esi, 0x55
+                            0xf2, 0x0f, 0x38, 0xf0, 0xe6,    // crc32 esp, dh
+                            0xf2, 0x0f, 0x38, 0xf0, 0xe5});  // crc32 esp, ch
+  EXPECT_EQ(end.gpr[kRsp], crc32c(crc32c(0x12345678, 0xab), 0xcd));
+  EXPECT_EQ(end.gpr[kRcx], 0xcd00u);
+  EXPECT_EQ(end.gpr[kRdx], 0xab00u);
+  EXPECT_EQ(end.gpr[kRsi], 0x55u);
+}
+
 TEST_F(SoftEngineTest, WaitingInterruptIsTakenOneInstructionAfterSti) {
   handler(0x40);
   controller_.waiting = 0x40;

@@ -185,8 +185,9 @@ void PciNames::Index::build() {
   }
   close_section(all.size());
   // The file comes sorted; others' may not. Of two entries with one ID the first counts.
+  const auto order = [](const Section& section) { return std::pair(section.id, section.text.data()); };
   for (auto* sections : {&vendors, &classes})
-    if (!std::ranges::is_sorted(*sections, {}, &Section::id)) std::ranges::stable_sort(*sections, {}, &Section::id);
+    if (!std::ranges::is_sorted(*sections, {}, &Section::id)) std::ranges::sort(*sections, {}, order);
 }
 
 std::string_view PciNames::Index::device_section(std::uint16_t vendor, std::uint16_t device) const {

@@ -1,7 +1,6 @@
 // Memory and strings.
 #include <array>
 #include <cstring>
-#include <memory>
 #include <vector>
 
 #include "bench/guest/items.hpp"
@@ -11,9 +10,9 @@ namespace {
 
 constexpr std::size_t kLarge = 16 << 20;
 std::uint8_t* large(unsigned which) {
-  static const std::unique_ptr<std::uint8_t[]> blocks[2] = {std::make_unique<std::uint8_t[]>(kLarge),
-                                                            std::make_unique<std::uint8_t[]>(kLarge)};
-  return blocks[which].get();
+  static std::array<std::vector<std::uint8_t>, 2> blocks{std::vector<std::uint8_t>(kLarge),
+                                                         std::vector<std::uint8_t>(kLarge)};
+  return blocks[which].data();
 }
 
 template <std::size_t Size>

@@ -281,7 +281,8 @@ void Translator::emit_copy(const Instruction& instruction) {
   if (rcx_free) pool[free++] = hRcx;
   std::optional<Host> stand_in[16];
   bool written[16] = {};
-  unsigned rsp_bytes = 0;  // of RSP that are written by way of RCX
+  unsigned rsp_bytes = 0;  // of RSP that are written by way of
+  Host rsp_host = hRcx;
   for (unsigned i = 0; i < info.operand_count_visible; ++i) {
     const ZydisDecodedOperand& operand = instruction.operands[i];
     const auto gpr = gpr_operand(operand);
@@ -301,9 +302,15 @@ void Translator::emit_copy(const Instruction& instruction) {
       written[gpr->number] = written[gpr->number] || (operand.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
     } else if (high && gpr->number == kRcx) {
       host = hRcx;
-    } else if (high && gpr->number == kRsp) {  // MOVZX or MOVSX; the source may be CH, read before RCX is written
-      host = hRcx;
+    } else if (high && gpr->number == kRsp) {
       rsp_bytes = gpr->bytes;
+      if ((operand.actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0) {  // CRC32: RCX may be taken by CH
+        rsi_borrowed = true;
+        out_->store(offsetof(CpuContext, scratch) + 8 * 10, hRsi);
+        out_->mov(hRsi, static_cast<Host>(kHostOf[kRsp]));
+        rsp_host = hRsi;
+      }  // else MOVZX or MOVSX; the source may be CH, read before RCX is written
+      host = rsp_host;
     }
     switch (operand.encoding) {
       case ZYDIS_OPERAND_ENCODING_MODRM_REG: recoding.reg = host; break;
@@ -317,7 +324,7 @@ void Translator::emit_copy(const Instruction& instruction) {
   if (!recode(*out_, instruction, recoding)) out_->u8(0x0f), out_->u8(0x0b);  // classify lets none of these through
   for (unsigned number = kR8; number <= kR11; ++number)
     if (stand_in[number] && written[number]) out_->store(offset_of_gpr(number), *stand_in[number]);
-  if (rsp_bytes != 0) write_gpr(kRsp, hRcx, rsp_bytes == 2 ? 2 : 8);
+  if (rsp_bytes != 0) write_gpr(kRsp, rsp_host, rsp_bytes == 2 ? 2 : 8);
   if (rcx_written) out_->mov(hR9, hRcx);
   if (rsi_borrowed) out_->load(hRsi, offsetof(CpuContext, scratch) + 8 * 10);
 }

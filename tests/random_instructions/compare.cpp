@@ -41,9 +41,10 @@ std::string compare(const Sequence& sequence, const Outcome& expected, const Mem
   const auto number = [&](std::string_view name, std::uint64_t a, std::uint64_t b) {
     if (a != b) report += fmt::format("  {}: {:x} {:x}\n", name, a, b);
   };
-  number("vector", expected.vector, got.vector);
-  // The last user page is no guest's: what the host has there shows in bit 0 of its error code.
+  // The last user page is no guest's: what the host has there shows in bit 0 of its error code. An access in two parts,
+  // as x87's 10-byte store, may meet that page before it meets the non-canonical addresses above, or after.
   const bool last_page = expected.vector == 14 && expected.fault_address >= 0x7ffffffff000;
+  if (!last_page || got.vector != 13) number("vector", expected.vector, got.vector);
   if (expected.vector == got.vector && (expected.vector == 14 || expected.vector == 13) && !last_page)
     number("error code", expected.error_code, got.error_code);
   if (expected.vector == 14 && got.vector == 14) number("cr2", expected.fault_address, got.fault_address);

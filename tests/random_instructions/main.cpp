@@ -111,6 +111,20 @@ class Bench {
 
   /// Runs both; the differences as text.
   std::string run(const Sequence& sequence, Outcome& expected) {
+    std::string report = run_once(sequence, expected);
+    if (report.empty() || native_only_) return report;
+    // A host that is a virtual machine itself has been seen to raise #UD where there was none, once in some 100,000
+    // sequences and not again: what it does not repeat is not held against the engine.
+    const Outcome first = expected;
+    std::string again = run_once(sequence, expected);
+    const MemoryImage memory = [&](std::size_t page) { return native_.data() + 4096 * page; };
+    if (compare(sequence, first, memory, expected, memory).empty()) return report;
+    fmt::print("the host did not repeat itself: vector {}, then {}\n", first.vector, expected.vector);
+    return again;
+  }
+
+ private:
+  std::string run_once(const Sequence& sequence, Outcome& expected) {
     expected = native_.run(sequence);
     const MemoryImage memory = [&](std::size_t page) { return native_.data() + 4096 * page; };
     if (native_only_) {
@@ -130,7 +144,6 @@ class Bench {
     return {};
   }
 
- private:
   const bool native_only_;
   [[maybe_unused]] const HostCpuUse host_cpu_;
   NativeCpu native_;

@@ -223,7 +223,11 @@ class Builder {
   void add_neighbours() {
     const unsigned base = random_.percent(40) ? unsigned{kRsp} : static_cast<unsigned>(random_.below(16));
     const std::uint64_t reach = random_.percent(80) ? 100 : 700;
-    set_register(base, random_target(8) + random_.below(reach) - reach / 2);
+    // Sometimes below the edge of a page, with the highest access one byte over it.
+    const bool over_edge = !calm_ && random_.percent(25);
+    const std::uint64_t to_edge = reach / 2 + random_.below(8);
+    const std::uint64_t edge = kDataBase + 4096 * (1 + random_.below(kDataPages.size() - 2));
+    set_register(base, over_edge ? edge - to_edge : random_target(8) + random_.below(reach) - reach / 2);
     const unsigned count = 2 + static_cast<unsigned>(random_.below(8));
     for (unsigned i = 0; i < count; ++i) {
       const unsigned reg = static_cast<unsigned>(random_.below(16)), other = static_cast<unsigned>(random_.below(16));
@@ -263,7 +267,9 @@ class Builder {
         }
         known_[kRsp] = false;
       } else {
-        add_access(base, reg, static_cast<std::uint32_t>(random_.below(reach) - reach / 2));
+        const std::uint64_t displacement = over_edge && random_.percent(30) ? to_edge + 1 - (4U << random_.below(3))
+                                                                            : random_.below(reach) - reach / 2;
+        add_access(base, reg, static_cast<std::uint32_t>(displacement));
         if (reg == base && !known_[base]) return;
       }
     }

@@ -78,9 +78,15 @@ Result<FileChange> systemd_boot_file(std::span<const std::string> parameters, co
 FileChange extlinux_file(std::span<const std::string> parameters) {
   FileChange change{"/etc/u-boot-menu/conf.d/vm-platform.conf", std::nullopt, std::nullopt,
                     "kernel parameters, for U-Boot's menu"};
-  // The tool's own default is "ro quiet"; it is lost as soon as the variable is set.
-  change.after = fmt::format("{}U_BOOT_PARAMETERS=\"${{U_BOOT_PARAMETERS:-ro quiet}} {}\"\n", kSetupHeader,
-                             fmt::join(parameters, " "));
+  // What u-boot-update would take where the variable is not set (/etc/kernel/cmdline, else "ro quiet") is lost as soon
+  // as it is, so it is taken here.
+  change.after = fmt::format(R"({}if [ -z "${{U_BOOT_PARAMETERS}}" ] && [ -f /etc/kernel/cmdline ]; then
+  U_BOOT_PARAMETERS=$(sed 's/root=[^[:space:]]*//; s/^[[:space:]]*//' /etc/kernel/cmdline)
+  U_BOOT_ROOT=${{U_BOOT_ROOT:-$(sed -n 's/.*\(root=[^[:space:]]*\).*/\1/p' /etc/kernel/cmdline)}}
+fi
+U_BOOT_PARAMETERS="${{U_BOOT_PARAMETERS:-ro quiet}} {}"
+)",
+                             kSetupHeader, fmt::join(parameters, " "));
   return change;
 }
 

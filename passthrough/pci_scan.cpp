@@ -82,21 +82,53 @@ void fill_header(PciDeviceInfo& info, const KernelDirectory& device) {
   if (device.read_bytes("config", from_8.data(), from_8.size(), 8) == 8) fill_from_header(info, from_8);
 }
 
-/// All of configuration space that can be read. Where the first word of its upper part says that no capability is
-/// there, it ends with that word: hypervisors and slow buses make the other 3836 bytes the most expensive ones of a
-/// scan.
+/// Where conventional configuration space ends for those who decode it: behind the last byte of any capability, if the
+/// length of each is known. `read_to(end)` makes bytes up to there available and says how many there are.
+template <typename ReadTo>
+std::size_t end_of_capabilities(std::span<const std::uint8_t, ConfigSpace::kMaxSize> bytes, ReadTo read_to) {
+  constexpr std::size_t kConventional = 256, kHeader = 64;
+  if (read_to(kHeader) < kHeader) return kHeader;
+  if ((bytes[0x0e] & 0x7f) == 2) return kConventional;  // CardBus: the list begins elsewhere
+  if ((bytes[0x06] & 0x10) == 0) return kHeader;
+  std::size_t end = kHeader, offset = bytes[0x34] & 0xfcU;
+  for (int count = 0; offset >= kHeader; ++count) {
+    if (count == 48 || read_to(offset + 4) < offset + 4) return kConventional;
+    std::size_t length = kConventional;
+    switch (static_cast<PciCapId>(bytes[offset])) {  // PCI Express Base Specification 6.0, 7.5.2, 7.5.3, 7.7, 7.9
+      case PciCapId::PowerManagement: length = 8; break;
+      case PciCapId::Msi: length = 24; break;
+      case PciCapId::Msix: length = 12; break;
+      case PciCapId::Express: length = 60; break;
+      case PciCapId::Vendor: length = bytes[offset + 2]; break;
+      default: break;
+    }
+    end = std::max(end, offset + length);
+    offset = bytes[offset + 1] & 0xfcU;
+  }
+  return std::min(end, kConventional);
+}
+
+/// What there is to decode in configuration space: the header and the capabilities. Where the first word of its upper
+/// part says that no capability is there, the rest is left out, as is what follows the last capability of the lower
+/// part: hypervisors and slow buses make these bytes the most expensive ones of a scan.
 ConfigSpace read_config(const KernelDirectory& device) {
   constexpr std::size_t kConventional = 256;
   const Descriptor file = device.open_file("config");
-  std::array<std::uint8_t, ConfigSpace::kMaxSize> bytes;
-  const ssize_t low = ::read(file.get(), bytes.data(), kConventional + 4);
-  if (low <= 0) return {};
-  auto length = static_cast<std::size_t>(low);
+  std::array<std::uint8_t, ConfigSpace::kMaxSize> bytes = {};
+  std::size_t length = 0;
+  const auto read_to = [&](std::size_t end) {
+    if (end > length) {
+      const ssize_t more = ::pread(file.get(), bytes.data() + length, end - length, static_cast<off_t>(length));
+      length += static_cast<std::size_t>(std::max<ssize_t>(more, 0));
+    }
+    return length;
+  };
   std::uint32_t first = 0;
-  if (length == kConventional + 4) std::memcpy(&first, bytes.data() + kConventional, sizeof(first));
-  if (first != 0 && first != 0xffffffff) {
-    const ssize_t rest = ::read(file.get(), bytes.data() + length, bytes.size() - length);
-    length += static_cast<std::size_t>(std::max<ssize_t>(rest, 0));
+  const bool upper = ::pread(file.get(), &first, sizeof(first), kConventional) == sizeof(first);
+  if (upper) {
+    read_to(first == 0 || first == 0xffffffff ? kConventional + sizeof(first) : bytes.size());
+  } else {
+    read_to(end_of_capabilities(bytes, read_to));
   }
   return ConfigSpace({bytes.data(), length});
 }

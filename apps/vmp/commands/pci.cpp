@@ -150,7 +150,7 @@ std::string device_text(const PciDeviceInfo& device, const PciNames& names) {
     for (const PciField& field : describe_capability(device.config, capability))
       fmt::format_to(out, "         {}: {}\n", dim(field.name), field.value);
   }
-  if (device.config.size() == 64 && device.header_type == 0)
+  if (device.config.size() == 64 && device.header_type == 0 && (device.config.u16(6) & 0x10) != 0)
     line("note", "only the header is readable: run as root to see capabilities");
   for (const std::string& anomaly : device.capabilities.anomalies) line("anomaly", anomaly);
   return text;

@@ -6,7 +6,7 @@ namespace vm_platform::soft {
 namespace {
 
 constexpr std::uint32_t scratch(unsigned n) {
-  return static_cast<std::uint32_t>(offsetof(CpuContext, scratch) + 8 * n);
+  return static_cast<std::uint32_t>(offsetof(CpuContext, scratch) + std::size_t{8} * n);
 }
 constexpr std::uint32_t kSystemFlags = offsetof(CpuContext, system_flags);
 

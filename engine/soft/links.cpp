@@ -15,7 +15,7 @@ Links::Links(std::byte* tables, std::uint64_t unlinked)
       jumps_(reinterpret_cast<JumpCacheEntry*>(tables + kJumpCacheOffset)),
       unlinked_(unlinked) {
   // Fresh memory is zero: a tag of 0 is right for every place but the first of each cache.
-  for (unsigned set = 0; set < kTlbSets; ++set) jumps_[set * kJumpCacheEntries].tag = empty_tag(0);
+  for (unsigned set = 0; set < kTlbSets; ++set) jumps_[std::size_t{set} * kJumpCacheEntries].tag = empty_tag(0);
 }
 
 void Links::add_slots(std::uint32_t first, std::uint32_t count) {

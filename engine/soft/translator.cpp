@@ -33,7 +33,7 @@ Translator::Translator(CodeCache& cache, const HostCpu& host, const Mode& mode, 
       window_(bytes.first, rip, mode.code) {}
 
 void Translator::build(std::byte* buffer, std::size_t room, std::uint32_t first_exit) {
-  out_.emplace(buffer, room);
+  out_ = &emitter_.emplace(buffer, room);
   first_exit_ = first_exit;
   Flow flow = Flow::Continue;
   const unsigned limit = mode_.checked ? 1 : kMaxInstructions;

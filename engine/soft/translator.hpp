@@ -141,7 +141,8 @@ class Translator {
   const CodeBytes& bytes_;
   InstructionWindow window_;
 
-  std::optional<Emitter> out_;
+  std::optional<Emitter> emitter_;
+  Emitter* out_ = nullptr;  // the one above, while code is built
   std::vector<Exit> exits_;
   std::vector<Stub> stubs_;
   std::vector<ColdGroup> cold_groups_;

@@ -243,7 +243,7 @@ void move_control_or_debug(Cpu& cpu, const Instruction& instruction) {
   const ZydisRegister general = instruction.operands[to ? 0 : 1].reg.value;
   const bool wide = cpu.in_64bit();
   const auto source = [&] { return low_bits(read_register(cpu, general), wide ? 64 : 32); };
-  const auto number = static_cast<unsigned>(ZydisRegisterGetId(special));
+  const auto number = static_cast<std::uint8_t>(ZydisRegisterGetId(special));
   if (ZydisRegisterGetClass(special) == ZYDIS_REGCLASS_CONTROL) {
     require_cpl0(cpu);
     if (to) {

@@ -206,7 +206,7 @@ CpuidResult save_areas(const Cpu& cpu, std::uint32_t subleaf) {
 CpuidResult brand(std::uint32_t leaf) {
   static const char kName[49] = "vm-platform virtual CPU (software engine)       ";
   std::uint32_t words[4];
-  std::memcpy(words, kName + 16 * (leaf - 0x80000002), 16);
+  std::memcpy(words, kName + std::size_t{16} * (leaf - 0x80000002), 16);
   return {words[0], words[1], words[2], words[3]};
 }
 

@@ -66,7 +66,7 @@ void write_frame(Cpu& cpu, std::uint64_t rsp, const std::uint64_t* frame, std::s
 void deliver_long(Cpu& cpu, const Event& event) {
   const std::uint32_t ext = event.software ? 0 : 1;
   const std::uint32_t idt_error = event.vector * 8U + 2 + ext;
-  const std::uint64_t gate_offset = event.vector * 16U;
+  const std::uint64_t gate_offset = std::uint64_t{event.vector} * 16;
   if (gate_offset + 15 > cpu.idtr.limit) raise(Vector::GeneralProtection, idt_error);
   const auto gate = read_linear<Descriptor>(cpu, cpu.idtr.base + gate_offset, Rights::Supervisor);
   if (!gate.is_system() || (gate.type() != system_type::kInterruptGate && gate.type() != system_type::kTrapGate)) {
@@ -121,8 +121,9 @@ void deliver_protected(Cpu& cpu, const Event& event) {
   const std::uint32_t ext = event.software ? 0 : 1;
   const std::uint32_t idt_error = event.vector * 8U + 2 + ext;
   if (event.vector * 8U + 7 > cpu.idtr.limit) raise(Vector::GeneralProtection, idt_error);
-  const Descriptor gate{
-      read_linear<std::uint64_t>(cpu, low_bits(cpu.idtr.base + event.vector * 8U, 32), Rights::Supervisor), 0};
+  const Descriptor gate{read_linear<std::uint64_t>(cpu, low_bits(cpu.idtr.base + std::uint64_t{event.vector} * 8, 32),
+                                                   Rights::Supervisor),
+                        0};
   const unsigned type = gate.is_system() ? gate.type() : 0;
   const bool is_task = type == system_type::kTaskGate;
   const bool is_interrupt = (type & 7) == system_type::kInterruptGate16;
@@ -190,8 +191,8 @@ void deliver_protected(Cpu& cpu, const Event& event) {
 /// The vector table of real mode; also how a real-mode fault arrives, without error code.
 void deliver_real(Cpu& cpu, const Event& event) {
   if (event.vector * 4U + 3 > cpu.idtr.limit) raise(Vector::GeneralProtection, event.vector * 8U + 2);
-  const auto entry =
-      read_linear<std::uint32_t>(cpu, low_bits(cpu.idtr.base + event.vector * 4U, 32), Rights::Supervisor);
+  const auto entry = read_linear<std::uint32_t>(cpu, low_bits(cpu.idtr.base + std::uint64_t{event.vector} * 4, 32),
+                                                Rights::Supervisor);
   PendingStack stack(cpu, cpu.segments[kSs], cpu.gpr[kRsp], stack_bits(cpu), Rights::Current, 0);
   stack.push(cpu.flags(), 2);
   stack.push(cpu.segments[kCs].selector, 2);

@@ -85,8 +85,8 @@ void ltr(Cpu& cpu, const Instruction& instruction) {
   if (cpu.long_mode() && !is_canonical(cpu, descriptor.long_base()))
     raise(Vector::GeneralProtection, selector_error(selector));
   descriptor.raw |= std::uint64_t{2} << 40;  // busy
-  write_linear<std::uint8_t>(cpu, *descriptor_address(cpu, selector) + 5,
-                             static_cast<std::uint8_t>(descriptor.raw >> 40), Rights::Supervisor);
+  if (const auto address = descriptor_address(cpu, selector))
+    write_linear<std::uint8_t>(cpu, *address + 5, static_cast<std::uint8_t>(descriptor.raw >> 40), Rights::Supervisor);
   cpu.tr = make_segment(selector, descriptor);
   cpu.tr.base = descriptor.long_base();
 }

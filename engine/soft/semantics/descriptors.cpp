@@ -50,6 +50,7 @@ void mark_accessed(Cpu& cpu, std::uint16_t selector, Descriptor& descriptor) {
   if (descriptor.accessed()) return;
   descriptor.raw |= std::uint64_t{1} << 40;
   const auto address = descriptor_address(cpu, selector);
+  if (!address) return;  // it was read from there
   write_linear<std::uint8_t>(cpu, *address + 5, static_cast<std::uint8_t>(descriptor.raw >> 40), Rights::Supervisor);
 }
 

@@ -65,6 +65,6 @@ fi
 uuid=$("$vmp" gpu vgpu create mtty mtty-1); check "made" 0 $?
 check "listed" 1 "$("$vmp" gpu vgpu list | grep -c "^$uuid  mtty")"
 "$gpu_lab" "$uuid"; check "opened" 0 $?
-"$vmp" gpu vgpu create mtty mtty-1 --uuid "$uuid" 2>/run/lab/error; check "twice is refused" 1 $?; cat /run/lab/error
+"$vmp" gpu vgpu create mtty mtty-1 --uuid "$uuid" 2>/run/lab/error; check "twice is refused" 3 $?; cat /run/lab/error
 "$vmp" gpu vgpu remove "$uuid"; check "removed" 0 $?
 check "gone" "" "$(ls /sys/bus/mdev/devices)"

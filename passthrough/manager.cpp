@@ -33,13 +33,21 @@ Result<void> put_back(const TakenSet& set, const HostChanges& host, const Passth
   return result;
 }
 
+bool holds(const TakenSet& set, PciAddress address) {
+  return std::ranges::find(set.devices, address, &TakenDevice::address) != set.devices.end();
+}
+
 /// Whether a set that is no leftover of an earlier boot holds the device.
 const Journal::Entry* holder_of(const std::vector<Journal::Entry>& entries, PciAddress address) {
   for (const Journal::Entry& entry : entries)
-    if (!entry.set.stale &&
-        std::ranges::any_of(entry.set.devices, [&](const TakenDevice& taken) { return taken.address == address; }))
-      return &entry;
+    if (!entry.set.stale && holds(entry.set, address)) return &entry;
   return nullptr;
+}
+
+std::unexpected<VmError> not_taken(PciAddress address) {
+  return fail(VmError(ErrorCode::Status, "give back", address.to_string(), "it was not taken by this tool")
+                  .with_detail(PassthroughError::NotTaken)
+                  .with_hint("`vmp passthrough status` shows what was"));
 }
 
 }  // namespace
@@ -99,27 +107,12 @@ Result<void> PassthroughManager::take(const PassthroughPlan& plan, bool force) {
   return {};
 }
 
-namespace {
-
-/// The record that a device is in; `NotTaken` where there is none.
-Result<Journal::Entry> entry_of(const std::vector<Journal::Entry>& entries, PciAddress address) {
-  for (const Journal::Entry& entry : entries)
-    if (std::ranges::find(entry.set.devices, address, &TakenDevice::address) != entry.set.devices.end()) return entry;
-  return fail(VmError(ErrorCode::Status, "give back", address.to_string(), "it was not taken by this tool")
-                  .with_detail(PassthroughError::NotTaken)
-                  .with_hint("`vmp passthrough status` shows what was"));
-}
-
-}  // namespace
-
 Result<TakenSet> PassthroughManager::taken_with(PciAddress address) const {
-  const auto sets = status();
+  auto sets = status();
   if (!sets) return fail(sets.error());
-  std::vector<Journal::Entry> entries;
-  for (const TakenSet& set : *sets) entries.push_back({{}, set});
-  auto entry = entry_of(entries, address);
-  if (!entry) return fail(entry.error());
-  return std::move(entry->set);
+  for (TakenSet& set : *sets)
+    if (holds(set, address)) return std::move(set);
+  return not_taken(address);
 }
 
 Result<TakenSet> PassthroughManager::release(PciAddress address, bool force) {
@@ -128,8 +121,9 @@ Result<TakenSet> PassthroughManager::release(PciAddress address, bool force) {
   if (!journal) return fail(journal.error());
   const auto entries = journal->entries();
   if (!entries) return fail(entries.error());
-  const auto entry = entry_of(*entries, address);
-  if (!entry) return fail(entry.error());
+  const auto entry =
+      std::ranges::find_if(*entries, [&](const Journal::Entry& candidate) { return holds(candidate.set, address); });
+  if (entry == entries->end()) return not_taken(address);
   TakenSet set = entry->set;
   if (set.stale) {
     if (auto removed = journal->remove(entry->file); !removed) return fail(removed.error());

@@ -6,8 +6,6 @@
 
 namespace vm_platform::soft {
 
-// What the leaf helpers (page_walk.cpp) call must be part of them: a copy out of line could be the one that another
-// file was compiled to, with vector instructions or a sanitizer's calls.
 /// Shared by all CPUs. Reading is lock-free and needs no vector instructions; changes happen with the world stopped.
 /// Always inline is what the leaf helpers (page_walk.cpp) call: a copy out of line could be the one that another file
 /// was compiled to, with vector instructions or a sanitizer's calls.

@@ -47,6 +47,11 @@ constexpr std::uint32_t offset_of_thunk(Thunk thunk) {
   return static_cast<std::uint32_t>(offsetof(CpuContext, thunks) + std::size_t{8} * thunk);
 }
 
+/// Where slot `n` of the scratch memory is.
+constexpr std::uint32_t offset_of_scratch(unsigned n) {
+  return static_cast<std::uint32_t>(offsetof(CpuContext, scratch) + std::size_t{8} * n);
+}
+
 /// Access info, as the thunks get it in ECX: what is accessed, and where the instruction stands in its block.
 inline constexpr std::uint32_t kInfoWrite = 1 << 7, kInfoRead = 1 << 8;
 inline constexpr unsigned kInfoTlbShift = 9;       ///< 2 bits: TlbIndex

@@ -5,9 +5,6 @@
 namespace vm_platform::soft {
 namespace {
 
-constexpr std::uint32_t scratch(unsigned n) {
-  return static_cast<std::uint32_t>(offsetof(CpuContext, scratch) + std::size_t{8} * n);
-}
 constexpr std::uint32_t kSystemFlags = offsetof(CpuContext, system_flags);
 
 }  // namespace
@@ -41,7 +38,7 @@ void Translator::emit_push_flags() {
   emit_stack_address(-8);
   emit_access(8, false, true, kSs);
   emit_put_flags_aside();
-  out_->store(scratch(1), hRax);
+  out_->store(offset_of_scratch(1), hRax);
   static constexpr std::uint8_t kJoin[] = {0x0f, 0xb6, 0xcc,                    // movzx ecx, ah
                                            0x0f, 0xb6, 0xc0,                    // movzx eax, al
                                            0x81, 0xe1, 0xd5, 0x00, 0x00, 0x00,  // and ecx, 0xd5
@@ -52,7 +49,7 @@ void Translator::emit_push_flags() {
   static constexpr std::uint8_t kMask[] = {0x81, 0xe1, 0xff, 0xff, 0xfc, 0xff};  // and ecx, ~(VM | RF)
   out_->bytes(kMask, sizeof kMask);
   out_->store_guest(hRcx, 8);
-  out_->load(hRax, scratch(1));
+  out_->load(hRax, offset_of_scratch(1));
   emit_bring_flags_back();
   emit_adjust_stack(-8);
 }
@@ -73,7 +70,7 @@ void Translator::emit_pop_flags(const Instruction& instruction) {
   out_->bytes(kSystem, sizeof kSystem);  // mov rcx, r10; and rcx, ~arithmetic
   out_->store(kSystemFlags, hRcx);
   out_->lea(hR8, hR8, 8);
-  out_->store(scratch(0), hRax);
+  out_->store(offset_of_scratch(0), hRax);
   static constexpr std::uint8_t kLoad[] = {0x44, 0x89, 0xd0,  // mov eax, r10d
                                            0x89, 0xc1,        // mov ecx, eax
                                            0xc1, 0xe9, 0x0b,  // shr ecx, 11
@@ -83,7 +80,7 @@ void Translator::emit_pop_flags(const Instruction& instruction) {
                                            0x04, 0x7f,        // add al, 0x7f
                                            0x9e};             // sahf
   out_->bytes(kLoad, sizeof kLoad);
-  out_->load(hRax, scratch(0));
+  out_->load(hRax, offset_of_scratch(0));
   emit_interrupt_window();
 }
 

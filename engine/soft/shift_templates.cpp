@@ -5,9 +5,6 @@
 namespace vm_platform::soft {
 namespace {
 
-constexpr std::uint32_t scratch(unsigned n) {
-  return static_cast<std::uint32_t>(offsetof(CpuContext, scratch) + 8 * n);
-}
 constexpr std::uint32_t kSystemFlags = offsetof(CpuContext, system_flags);
 constexpr unsigned kInterruptBit = 9;
 
@@ -15,14 +12,14 @@ constexpr unsigned kInterruptBit = 9;
 
 void Translator::emit_put_flags_aside() {
   static constexpr std::uint8_t kSave[] = {0x9f, 0x0f, 0x90, 0xc0};  // lahf; seto al
-  out_->store(scratch(0), hRax);
+  out_->store(offset_of_scratch(0), hRax);
   out_->bytes(kSave, sizeof kSave);
 }
 
 void Translator::emit_bring_flags_back() {
   static constexpr std::uint8_t kRestore[] = {0x04, 0x7f, 0x9e};  // add al, 0x7f; sahf
   out_->bytes(kRestore, sizeof kRestore);
-  out_->load(hRax, scratch(0));
+  out_->load(hRax, offset_of_scratch(0));
 }
 
 std::uint32_t Translator::emit_probe(unsigned bytes, bool write) {
@@ -91,13 +88,13 @@ void Translator::emit_rdtsc(const Instruction& instruction) {
     static constexpr std::uint8_t kFence[] = {0x0f, 0xae, 0xe8}, kRdtsc[] = {0x0f, 0x31};
     if (with_aux) out_->bytes(kFence, sizeof kFence);  // for RDTSCP, which such a host may not have either
     out_->bytes(kRdtsc, sizeof kRdtsc);
-    out_->store32(scratch(11), hRax);
-    out_->store32(scratch(11) + 4, hRdx);
-    out_->load(hRax, scratch(11));
+    out_->store32(offset_of_scratch(11), hRax);
+    out_->store32(offset_of_scratch(11) + 4, hRdx);
+    out_->load(hRax, offset_of_scratch(11));
     out_->load(hRcx, offsetof(CpuContext, tsc_offset));
     out_->lea(hRax, hRax, hRcx, 1, 0);
-    out_->store(scratch(11), hRax);
-    out_->load32(hRdx, scratch(11) + 4);
+    out_->store(offset_of_scratch(11), hRax);
+    out_->load32(hRdx, offset_of_scratch(11) + 4);
   }
   out_->mov32(hRax, hRax);
   if (with_aux) out_->load32(hR9, offsetof(CpuContext, tsc_aux));
@@ -114,7 +111,7 @@ void Translator::emit_bit_unit(unsigned shift) {
   out_->sar(hR11, shift);
   out_->and32(hRcx, static_cast<std::uint8_t>((1U << shift) - 1));
   emit_bring_flags_back();
-  out_->store(scratch(11), hRcx);
+  out_->store(offset_of_scratch(11), hRcx);
 }
 
 void Translator::emit_bit_number(unsigned number, unsigned shift) {
@@ -122,7 +119,7 @@ void Translator::emit_bit_number(unsigned number, unsigned shift) {
     const auto mask = static_cast<std::uint32_t>(offsetof(CpuContext, masks) + 8 * (shift - 4));
     out_->pext_context(hRcx, read_gpr(number, hRcx), mask);
   } else {
-    out_->load(hRcx, scratch(11));
+    out_->load(hRcx, offset_of_scratch(11));
   }
 }
 

@@ -64,11 +64,11 @@ void Translator::emit_push(const Instruction& instruction) {
     emit_address(instruction, operand);
     emit_access(bytes, true, false, segment_of(operand));
     out_->load_guest(hR10, bytes);
-    out_->store(offsetof(CpuContext, scratch) + 8 * 11, hR10);
+    out_->store(offset_of_scratch(11), hR10);
   }
   const std::int32_t place = emit_stack_operand(-static_cast<std::int32_t>(bytes), bytes, true);
   if (is_memory(operand)) {
-    out_->load(hRcx, offsetof(CpuContext, scratch) + 8 * 11);
+    out_->load(hRcx, offset_of_scratch(11));
     out_->store_guest(hRcx, bytes, place);
   } else if (const auto gpr = gpr_operand(operand)) {
     out_->store_guest(read_gpr(gpr->number, hRcx), bytes, place);
@@ -102,12 +102,12 @@ void Translator::emit_pop(const Instruction& instruction) {
   }
   // The address is computed with RSP already incremented (SDM, POP); on a fault RSP must be as before, so it is
   // incremented for the computation only.
-  out_->store(offsetof(CpuContext, scratch) + 8 * 11, hR10);
+  out_->store(offset_of_scratch(11), hR10);
   emit_adjust_stack(static_cast<std::int32_t>(bytes));
   emit_address(instruction, operand);
   emit_adjust_stack(-static_cast<std::int32_t>(bytes));
   emit_access(bytes, false, true, segment_of(operand));
-  out_->load(hRcx, offsetof(CpuContext, scratch) + 8 * 11);
+  out_->load(hRcx, offset_of_scratch(11));
   out_->store_guest(hRcx, bytes);
   emit_adjust_stack(static_cast<std::int32_t>(bytes));
 }
@@ -301,7 +301,7 @@ void Translator::emit_jump_or_call(const Instruction& instruction) {
         out_->movzx16(hR10, source);
       }
     }
-    if (call) out_->store(offsetof(CpuContext, scratch) + 8 * 11, hR10);
+    if (call) out_->store(offset_of_scratch(11), hR10);
   }
   if (call) {
     const std::int32_t place = emit_stack_operand(-static_cast<std::int32_t>(bytes), bytes, true);
@@ -313,7 +313,7 @@ void Translator::emit_jump_or_call(const Instruction& instruction) {
     emit_jump_to(target);
     return;
   }
-  if (call) out_->load(hR10, offsetof(CpuContext, scratch) + 8 * 11);
+  if (call) out_->load(hR10, offset_of_scratch(11));
   emit_indirect(call ? -static_cast<std::int32_t>(bytes) : 0);
 }
 

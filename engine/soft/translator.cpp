@@ -257,7 +257,7 @@ void Translator::emit_copy(const Instruction& instruction) {
   if (high) {
     if (memory && guest_ch) {
       rsi_borrowed = true;
-      out_->store(offsetof(CpuContext, scratch) + 8 * 10, hRsi);
+      out_->store(offset_of_scratch(10), hRsi);
       out_->lea(hRsi, hR10, hR11, 1, 0);
       recoding.memory = Recoding::Memory::Rsi;
     } else if (memory) {
@@ -281,8 +281,8 @@ void Translator::emit_copy(const Instruction& instruction) {
   if (rcx_free) pool[free++] = hRcx;
   std::optional<Host> stand_in[16];
   bool written[16] = {};
-  unsigned rsp_bytes = 0;  // of RSP that are written by way of
-  Host rsp_host = hRcx;
+  unsigned rsp_bytes = 0;  // of RSP that are written,
+  Host rsp_host = hRcx;    // by way of this
   for (unsigned i = 0; i < info.operand_count_visible; ++i) {
     const ZydisDecodedOperand& operand = instruction.operands[i];
     const auto gpr = gpr_operand(operand);
@@ -306,7 +306,7 @@ void Translator::emit_copy(const Instruction& instruction) {
       rsp_bytes = gpr->bytes;
       if ((operand.actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0) {  // CRC32: RCX may be taken by CH
         rsi_borrowed = true;
-        out_->store(offsetof(CpuContext, scratch) + 8 * 10, hRsi);
+        out_->store(offset_of_scratch(10), hRsi);
         out_->mov(hRsi, static_cast<Host>(kHostOf[kRsp]));
         rsp_host = hRsi;
       }  // else MOVZX or MOVSX; the source may be CH, read before RCX is written
@@ -326,7 +326,7 @@ void Translator::emit_copy(const Instruction& instruction) {
     if (stand_in[number] && written[number]) out_->store(offset_of_gpr(number), *stand_in[number]);
   if (rsp_bytes != 0) write_gpr(kRsp, rsp_host, rsp_bytes == 2 ? 2 : 8);
   if (rcx_written) out_->mov(hR9, hRcx);
-  if (rsi_borrowed) out_->load(hRsi, offsetof(CpuContext, scratch) + 8 * 10);
+  if (rsi_borrowed) out_->load(hRsi, offset_of_scratch(10));
 }
 
 void Translator::emit_execute(const Instruction& instruction) {

@@ -117,16 +117,19 @@ class Bench {
     // sequences and not again: what it does not repeat is not held against the engine.
     const Outcome first = expected;
     std::string again = run_once(sequence, expected);
-    const MemoryImage memory = [&](std::size_t page) { return native_.data() + 4096 * page; };
-    if (compare(sequence, first, memory, expected, memory).empty()) return report;
+    if (compare(sequence, first, native_memory(), expected, native_memory()).empty()) return report;
     fmt::print("the host did not repeat itself: vector {}, then {}\n", first.vector, expected.vector);
     return again;
   }
 
  private:
+  MemoryImage native_memory() const {
+    return [this](std::size_t page) { return native_.data() + 4096 * page; };
+  }
+
   std::string run_once(const Sequence& sequence, Outcome& expected) {
     expected = native_.run(sequence);
-    const MemoryImage memory = [&](std::size_t page) { return native_.data() + 4096 * page; };
+    const MemoryImage memory = native_memory();
     if (native_only_) {
       const std::vector<std::uint8_t> before = copy_pages(memory);
       const Outcome again = native_.run(sequence);

@@ -170,8 +170,8 @@ int plan_or_take(const Options& options, bool take) {
 Result<std::optional<TakenSet>> release_one(PassthroughManager& manager, PciAddress address, const Options& options) {
   auto set = options.dry_run ? manager.taken_with(address) : manager.release(address, options.force);
   if (set) return std::optional(std::move(*set));
-  const auto kept = manager.remembers(address);
-  if (set.error().detail() == PassthroughError::NotTaken && kept && *kept) return std::nullopt;
+  if (set.error().detail() == PassthroughError::NotTaken)
+    if (const auto kept = manager.remembers(address); kept && *kept) return std::nullopt;
   return fail(set.error());
 }
 

@@ -201,6 +201,41 @@ TEST_F(RtcTest, TheGuestCanSetIt) {
   EXPECT_EQ(in(6), 4u) << "a Wednesday";
 }
 
+TEST_F(RtcTest, AnyYearThatTheRegistersCanName) {
+  const unsigned century = in(0x32), year = in(9);
+  for (const unsigned other : {0x00u, 0x18u, 0x25u, 0x99u}) {
+    out(0x32, other);
+    EXPECT_EQ(in(0x32), other);
+    EXPECT_EQ(in(9), year) << "in century " << other;
+  }
+  out(9, 0x00), out(0x32, 0x00), out(8, 0x00);  // the month before year 0
+  EXPECT_EQ(in(8), 0x01u);
+  EXPECT_EQ(in(9), 0x00u);
+  out(9, year), out(0x32, century);
+  EXPECT_NEAR(static_cast<double>(clock()), static_cast<double>(std::time(nullptr)), 366 * 86400.0);
+}
+
+TEST_F(RtcTest, WhileStoppedRegistersHoldWhatIsWritten) {
+  out(0x0b, 0x82);
+  out(7, 0x31), out(8, 0x02);  // on the way to 31 March
+  EXPECT_EQ(in(7), 0x31u);
+  EXPECT_EQ(in(8), 0x02u);
+  out(8, 0x03);
+  out(0x0b, 0x02);
+  EXPECT_EQ(in(7), 0x31u);
+  EXPECT_EQ(in(8), 0x03u);
+}
+
+TEST_F(RtcTest, AlarmByTheDateThatTheGuestSet) {
+  out(0x0b, 0x82);
+  out(0, 0x58), out(2, 0x59), out(4, 0x23), out(7, 0x31), out(8, 0x12), out(9, 0x30), out(0x32, 0x00);
+  out(1, 0x00), out(3, 0x00), out(5, 0x00);  // midnight, before year 31
+  out(0x0b, 0x22);
+  ASSERT_TRUE(wait_until([&] { return wire.level.load(); }, 4000));
+  EXPECT_EQ(in(0x0c) & 0xa0, 0xa0u);
+  EXPECT_EQ(in(9), 0x31u);
+}
+
 TEST_F(RtcTest, PeriodicInterruptWaitsForTheFlagsToBeRead) {
   out(0x0a, 0x26);  // 1024 Hz
   out(0x0b, 0x42);

@@ -8,6 +8,8 @@ namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;
 constexpr std::int64_t kUpdateNs = 244'000;  // UIP rises this long before the registers change
+constexpr std::int64_t kSecondsInDay = 86'400;
+constexpr std::int64_t kYear0 = -62'167'219'200, kYear9999 = 253'402'300'799;  // in s from 1970: all that is shown
 
 enum Register : unsigned {
   kSeconds,
@@ -79,54 +81,47 @@ void RtcCmos::reset() {
   put(0x5b, high_memory_ / (64 * kKiB), 3);
   index_ = upper_index_ = 0;
   offset_ns_ = 0;
+  calendar_ = 0;
   checked_ns_ = realtime_ns();
   timer_.cancel();
   interrupt_.set_level(false);
 }
 
-std::int64_t RtcCmos::guest_ns() const { return (memory_[kB] & kBSet) != 0 ? frozen_ns_ : realtime_ns() + offset_ns_; }
+std::int64_t RtcCmos::guest_ns() const { return stopped() ? frozen_ns_ : realtime_ns() + offset_ns_; }
 
-std::uint8_t RtcCmos::clock_register(unsigned index, std::int64_t second) const {
-  const std::time_t time = second;
-  std::tm parts{};
-  ::gmtime_r(&time, &parts);
-  const std::uint8_t b = memory_[kB];
-  switch (index) {
-    case kSeconds: return encode(parts.tm_sec, b);
-    case kMinutes: return encode(parts.tm_min, b);
-    case kHours: return encode_hour(parts.tm_hour, b);
-    case kWeekday: return encode(parts.tm_wday + 1, b);
-    case kDay: return encode(parts.tm_mday, b);
-    case kMonth: return encode(parts.tm_mon + 1, b);
-    case kYear: return encode(parts.tm_year % 100, b);
-    default: return encode((parts.tm_year + 1900) / 100, b);
-  }
+/// The second, from 1970, that the guest's calendar shows at `now`.
+std::int64_t RtcCmos::calendar(std::int64_t now) const noexcept {
+  return std::min(now / kSecond + calendar_, kYear9999);
 }
 
-void RtcCmos::set_clock_register(unsigned index, std::uint8_t value) {
-  const std::int64_t now = guest_ns();
-  const std::time_t second = now / kSecond;
+/// Puts the calendar of `now` into its registers.
+void RtcCmos::show(std::int64_t now) {
+  const std::time_t second = calendar(now);
   std::tm parts{};
   ::gmtime_r(&second, &parts);
   const std::uint8_t b = memory_[kB];
-  const int plain = index == kHours ? decode_hour(value, b) : decode(value, b);
-  switch (index) {
-    case kSeconds: parts.tm_sec = plain; break;
-    case kMinutes: parts.tm_min = plain; break;
-    case kHours: parts.tm_hour = plain; break;
-    case kWeekday: return;  // follows from the date
-    case kDay: parts.tm_mday = plain; break;
-    case kMonth: parts.tm_mon = plain - 1; break;
-    case kYear: parts.tm_year = (parts.tm_year + 1900) / 100 * 100 - 1900 + plain; break;
-    default: parts.tm_year = plain * 100 - 1900 + parts.tm_year % 100;
-  }
-  const std::int64_t set = std::int64_t{::timegm(&parts)} * kSecond + now % kSecond;
-  if ((b & kBSet) != 0) {
-    frozen_ns_ = set;
-  } else {
-    offset_ns_ += set - now;
-    checked_ns_ = set;
-  }
+  const int year = parts.tm_year + 1900;
+  memory_[kSeconds] = encode(parts.tm_sec, b);
+  memory_[kMinutes] = encode(parts.tm_min, b);
+  memory_[kHours] = encode_hour(parts.tm_hour, b);
+  memory_[kWeekday] = encode(parts.tm_wday + 1, b);
+  memory_[kDay] = encode(parts.tm_mday, b);
+  memory_[kMonth] = encode(parts.tm_mon + 1, b);
+  memory_[kYear] = encode(year % 100, b);
+  memory_[kCentury] = encode(year / 100, b);
+}
+
+/// Makes the calendar of `now` what its registers say. The day of the week follows from the date.
+void RtcCmos::set_calendar(std::int64_t now) {
+  const auto value = [this](unsigned index) { return decode(memory_[index], memory_[kB]); };
+  std::tm parts{};
+  parts.tm_sec = value(kSeconds);
+  parts.tm_min = value(kMinutes);
+  parts.tm_hour = decode_hour(memory_[kHours], memory_[kB]);
+  parts.tm_mday = value(kDay);
+  parts.tm_mon = value(kMonth) - 1;
+  parts.tm_year = value(kCentury) * 100 + value(kYear) - 1900;
+  calendar_ = std::clamp(std::int64_t{::timegm(&parts)}, kYear0, kYear9999) - now / kSecond;
 }
 
 std::int64_t RtcCmos::period_ns() const noexcept {
@@ -136,8 +131,9 @@ std::int64_t RtcCmos::period_ns() const noexcept {
   return kSecond * (std::int64_t{1} << (rate - 1)) / 32768;
 }
 
-/// The first second from `second` on that the alarm registers name; -1 if none in a day.
-std::int64_t RtcCmos::next_alarm(std::int64_t second) const {
+/// The first whole second of guest time after `now` (in s) whose calendar the alarm registers name; -1 if none in a
+/// day.
+std::int64_t RtcCmos::next_alarm(std::int64_t now) const {
   const std::uint8_t b = memory_[kB];
   const auto wanted = [&](unsigned index) -> int {
     const std::uint8_t value = memory_[index];
@@ -146,17 +142,19 @@ std::int64_t RtcCmos::next_alarm(std::int64_t second) const {
   };
   const int hour = wanted(kHoursAlarm), minute = wanted(kMinutesAlarm), sec = wanted(kSecondsAlarm);
   if (hour > 23 || minute > 59 || sec > 59) return -1;
-  const std::int64_t day = second / 86400 * 86400;
-  for (std::int64_t h = second / 3600 % 24, n = 0; n <= 24; ++n, ++h) {
+  const std::int64_t first = now / kSecond + 1, shown = calendar(first * kSecond);
+  const std::int64_t second = (shown % kSecondsInDay + kSecondsInDay) % kSecondsInDay,
+                     midnight = first - second;  // of the day, from 0; in guest time
+  for (std::int64_t h = second / 3600, n = 0; n <= 24; ++n, ++h) {
     if (hour >= 0 && h % 24 != hour) continue;
     for (int m = 0; m < 60; ++m) {
       if (minute >= 0 && m != minute) continue;
-      const std::int64_t base = day + h * 3600 + std::int64_t{m} * 60;
+      const std::int64_t base = h * 3600 + std::int64_t{m} * 60;
       if (base + 59 < second) continue;
       if (sec >= 0) {
-        if (base + sec >= second) return base + sec;
+        if (base + sec >= second) return midnight + base + sec;
       } else {
-        return std::max(base, second);
+        return midnight + std::max(base, second);
       }
     }
   }
@@ -171,9 +169,9 @@ void RtcCmos::catch_up(std::int64_t now) {
   }
   if (const std::int64_t period = period_ns(); period != 0 && now / period != checked_ns_ / period)
     memory_[kC] |= kCPeriodic;
-  if ((memory_[kB] & kBSet) == 0 && now / kSecond != checked_ns_ / kSecond) {
+  if (!stopped() && now / kSecond != checked_ns_ / kSecond) {
     memory_[kC] |= kCUpdate;
-    const std::int64_t alarm = next_alarm(checked_ns_ / kSecond + 1);
+    const std::int64_t alarm = next_alarm(checked_ns_);
     if (alarm >= 0 && alarm <= now / kSecond) memory_[kC] |= kCAlarm;
   }
   checked_ns_ = now;
@@ -191,11 +189,11 @@ void RtcCmos::schedule(std::int64_t now) {
   const auto quiet = [this](std::uint8_t which) { return (memory_[kB] & which) != 0 && (memory_[kC] & which) == 0; };
   std::int64_t next = Timer::kNever;
   if (const std::int64_t period = period_ns(); period != 0 && quiet(kBPeriodic)) next = (now / period + 1) * period;
-  if ((memory_[kB] & kBSet) == 0) {
+  if (!stopped()) {
     if (quiet(kBUpdate)) next = std::min(next, (now / kSecond + 1) * kSecond);
     if (quiet(kBAlarm)) {
       // The host's clock may be set: look again each minute.
-      const std::int64_t alarm = next_alarm(now / kSecond + 1);
+      const std::int64_t alarm = next_alarm(now);
       if (alarm >= 0) next = std::min({next, alarm * kSecond, now + 60 * kSecond});
     }
   }
@@ -224,7 +222,7 @@ std::uint8_t RtcCmos::read_byte(std::uint16_t port) {
   const std::int64_t now = guest_ns();
   switch (index) {
     case kA: {
-      const bool updating = (memory_[kB] & kBSet) == 0 && now % kSecond >= kSecond - kUpdateNs;
+      const bool updating = !stopped() && now % kSecond >= kSecond - kUpdateNs;
       return static_cast<std::uint8_t>((memory_[kA] & 0x7f) | (updating ? kAUpdating : 0));
     }
     case kC: {
@@ -240,7 +238,7 @@ std::uint8_t RtcCmos::read_byte(std::uint16_t port) {
     case kHoursAlarm: return memory_[index];
     default: break;
   }
-  if (index < kA || index == kCentury) return clock_register(index, now / kSecond);
+  if (!stopped()) show(now);
   return memory_[index];
 }
 
@@ -257,11 +255,13 @@ void RtcCmos::write_byte(std::uint16_t port, std::uint8_t value) {
   switch (index) {
     case kA: memory_[kA] = value & 0x7f; break;
     case kB: {
-      const bool was_set = (memory_[kB] & kBSet) != 0, is_set = (value & kBSet) != 0;
+      const bool was_set = stopped(), is_set = (value & kBSet) != 0;
       if (!was_set && is_set) {
         frozen_ns_ = now;
+        show(now);
         value &= static_cast<std::uint8_t>(~kBUpdate);  // SET clears UIE
       } else if (was_set && !is_set) {
+        set_calendar(now);
         offset_ns_ = frozen_ns_ - realtime_ns();
         checked_ns_ = frozen_ns_;
       }
@@ -275,8 +275,10 @@ void RtcCmos::write_byte(std::uint16_t port, std::uint8_t value) {
     case kMinutesAlarm:
     case kHoursAlarm: memory_[index] = value; break;
     default:
-      if (index < kA || index == kCentury) {
-        set_clock_register(index, value);
+      if ((index < kA || index == kCentury) && !stopped()) {
+        show(now);
+        memory_[index] = value;
+        set_calendar(now);
       } else {
         memory_[index] = value;
       }

@@ -26,10 +26,12 @@ class RtcCmos final : public PortDevice {
  private:
   std::uint8_t read_byte(std::uint16_t port);
   void write_byte(std::uint16_t port, std::uint8_t value);
-  [[nodiscard]] std::uint8_t clock_register(unsigned index, std::int64_t second) const;
-  void set_clock_register(unsigned index, std::uint8_t value);
+  [[nodiscard]] bool stopped() const noexcept { return (memory_[0x0b] & 0x80) != 0; }  // register B's SET
   [[nodiscard]] std::int64_t guest_ns() const;
-  [[nodiscard]] std::int64_t next_alarm(std::int64_t second) const;
+  void show(std::int64_t now);
+  void set_calendar(std::int64_t now);
+  [[nodiscard]] std::int64_t calendar(std::int64_t now) const noexcept;
+  [[nodiscard]] std::int64_t next_alarm(std::int64_t now) const;
   [[nodiscard]] std::int64_t period_ns() const noexcept;
   void catch_up(std::int64_t now);
   void schedule(std::int64_t now);
@@ -41,8 +43,11 @@ class RtcCmos final : public PortDevice {
   std::uint64_t low_memory_, high_memory_;
   std::uint8_t index_ = 0, upper_index_ = 0;
   std::array<std::uint8_t, 256> memory_{};
-  std::int64_t offset_ns_ = 0;   // guest's clock - host's
-  std::int64_t frozen_ns_ = 0;   // the guest's clock while register B's SET holds it
+  // Guest time runs on from the host's; only SET stops it. What date it shows is apart from it, in seconds, so that any
+  // year that the registers can name has a place.
+  std::int64_t offset_ns_ = 0;   // guest time - the host's
+  std::int64_t calendar_ = 0;    // the date shown - guest time, in s
+  std::int64_t frozen_ns_ = 0;   // guest time while register B's SET holds it
   std::int64_t checked_ns_ = 0;  // up to when register C's flags are right
   Timer timer_;
 };

@@ -109,8 +109,8 @@ std::size_t end_of_capabilities(std::span<const std::uint8_t, ConfigSpace::kMaxS
 }
 
 /// What there is to decode in configuration space: the header and the capabilities. Where the first word of its upper
-/// part says that no capability is there, the rest is left out, as is what follows the last capability of the lower
-/// part: hypervisors and slow buses make these bytes the most expensive ones of a scan.
+/// part says that no capability is there, the rest is left out; what follows the last capability of the lower part then
+/// reads as 0, or is left out: hypervisors and slow buses make these bytes the most expensive ones of a scan.
 ConfigSpace read_config(const KernelDirectory& device) {
   constexpr std::size_t kConventional = 256;
   const Descriptor file = device.open_file("config");
@@ -125,10 +125,11 @@ ConfigSpace read_config(const KernelDirectory& device) {
   };
   std::uint32_t first = 0;
   const bool upper = ::pread(file.get(), &first, sizeof(first), kConventional) == sizeof(first);
-  if (upper) {
-    read_to(first == 0 || first == 0xffffffff ? kConventional + sizeof(first) : bytes.size());
-  } else {
-    read_to(end_of_capabilities(bytes, read_to));
+  const bool extended = upper && first != 0 && first != 0xffffffff;
+  read_to(extended ? bytes.size() : end_of_capabilities(bytes, read_to));
+  if (upper && !extended && length >= 64) {  // the upper part is there and says: none
+    length = kConventional + sizeof(first);
+    std::memcpy(&bytes[kConventional], &first, sizeof(first));
   }
   return ConfigSpace({bytes.data(), length});
 }

@@ -58,6 +58,7 @@ std::string unknown_command(const CLI::App& app) {
 int run(int argc, char** argv) {
   CLI::App app("Make, run and inspect virtual machines, and hand real devices to them.", "vmp");
   app.require_subcommand(1);
+  app.set_version_flag("--version", "vmp " VM_PLATFORM_VERSION);
   app.footer("`vmp COMMAND --help` explains a command and shows examples.");
   Action action;
   const std::string_view wanted = argc > 1 ? argv[1] : "";

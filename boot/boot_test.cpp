@@ -178,7 +178,7 @@ TEST_F(Loaders, MultibootElfGetsTheInformationBlock) {
   EXPECT_EQ(loaded.u(info, 4), 0x24dU);
   EXPECT_EQ(loaded.u(info + 4, 4), 636U);
   EXPECT_EQ(loaded.u(info + 8, 4), 62 * 1024U);
-  EXPECT_EQ(loaded.text(loaded.u(info + 16, 4)), "console=ttyS0");
+  EXPECT_EQ(loaded.text(loaded.u(info + 16, 4)), "kernel.img console=ttyS0");
   EXPECT_EQ(loaded.u(info + 44, 4), map_.size() * 24);
   const std::uint64_t map = loaded.u(info + 48, 4);
   EXPECT_EQ(loaded.u(map, 4), 20U);
@@ -190,8 +190,9 @@ TEST_F(Loaders, MultibootElfGetsTheInformationBlock) {
     EXPECT_EQ(begin % kPageSize, 0U);
     EXPECT_EQ(end - begin, 5000U);
     EXPECT_EQ(loaded.u(end - 1, 1), 0x33U);
-    EXPECT_EQ(loaded.text(loaded.u(list + i * 16 + 8, 4)), "arguments");
+    EXPECT_EQ(loaded.text(loaded.u(list + i * 16 + 8, 4)), "module.img arguments");
   }
+  EXPECT_EQ(loaded.u(0x413, 2), 636U) << "the BIOS data area says so too";
   EXPECT_EQ(loaded.text(loaded.u(info + 64, 4)), "vm-platform");
 }
 

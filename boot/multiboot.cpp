@@ -37,6 +37,8 @@ enum InfoFlag : std::uint32_t {
   kWithName = 0x200
 };
 constexpr std::size_t kModuleSize = 16, kMapEntrySize = 24;
+constexpr Gpa kBiosData(0x400);
+constexpr std::size_t kBiosMemorySize = 0x13, kBiosDataSize = 0x15;
 constexpr Gpa kLowFloor(0x6000), kLowLimit(0x90000);
 
 struct Header {
@@ -102,6 +104,12 @@ Result<Gpa> place_elf(const ByteSource& kernel, LoadPlan& plan) {
   return Gpa(*entry);
 }
 
+/// Command lines begin with the name of the file, as the first loaders of this protocol have it and Xen, for one,
+/// expects of every loader that does not call itself GRUB 2: it drops the first word.
+std::string with_name(const ByteSource& file, const std::string& arguments) {
+  return arguments.empty() ? file.name() : file.name() + " " + arguments;
+}
+
 /// Small things, below what any kernel is linked to.
 class LowMemory {
  public:
@@ -145,6 +153,15 @@ Result<void> place_map(std::span<const BootMemoryRange> ranges, LowMemory& low, 
   return {};
 }
 
+/// The one word of the BIOS data area that kernels look for beside the information block: the KiB of low memory, below
+/// whose end Xen puts its start-up code. No firmware has run that would have left it. A kernel of which a part is
+/// loaded there does not read it.
+void place_bios_data(std::uint32_t low_kib, LoadPlan& plan) {
+  std::vector<std::byte> data(kBiosDataSize);
+  put(data, kBiosMemorySize, static_cast<std::uint16_t>(low_kib));
+  (void)plan.place("BIOS data", kBiosData, std::move(data));
+}
+
 Result<void> place_modules(const BootInput& input, LoadPlan& plan, LowMemory& low, std::span<std::byte> info) {
   if (input.modules.empty()) return {};
   std::vector<std::byte> list(input.modules.size() * kModuleSize);
@@ -156,7 +173,7 @@ Result<void> place_modules(const BootInput& input, LoadPlan& plan, LowMemory& lo
     if (!address) return fail(address.error());
     if (auto placed = plan.place("module", *address, source->size(), *source, 0, source->size()); !placed)
       return placed;
-    const auto text_address = low.place("module command line", c_string(text));
+    const auto text_address = low.place("module command line", c_string(with_name(*source, text)));
     if (!text_address) return fail(text_address.error());
     put(list, i * kModuleSize, static_cast<std::uint32_t>(address->value));
     put(list, i * kModuleSize + 4, static_cast<std::uint32_t>(address->value + source->size()));
@@ -194,9 +211,11 @@ Result<Boot> plan_multiboot(const BootInput& input) {
   LowMemory low(plan);
   std::vector<std::byte> info(kInfoSize);
   std::uint32_t flags = kWithMemory | kWithCommandLine | kWithMap | kWithName;
-  put(info, kMemLower, contiguous_kib(input.memory_map, 0, 640));
+  const std::uint32_t low_kib = contiguous_kib(input.memory_map, 0, 640);
+  place_bios_data(low_kib, boot.plan);
+  put(info, kMemLower, low_kib);
   put(info, kMemUpper, contiguous_kib(input.memory_map, kMiB, UINT32_MAX));
-  const auto command_line = low.place("command line", c_string(input.command_line));
+  const auto command_line = low.place("command line", c_string(with_name(kernel, input.command_line)));
   if (!command_line) return fail(command_line.error());
   put(info, kCommandLine, *command_line);
   const auto name = low.place("loader name", c_string("vm-platform"));

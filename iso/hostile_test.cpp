@@ -87,7 +87,6 @@ TEST(HostileTest, RecordsThatCrossTheirSector) {
   const auto root = image.allocate(4096);
   const std::string record = record_bytes({"LONGNAME.TXT;1", 20, 5});
   image.put(std::uint64_t{root} * 2048, record_bytes({std::string(1, '\0'), root, 4096, 2}));
-  std::string bytes(2048 - 34 - 1, '\0');
   std::uint64_t at = std::uint64_t{root} * 2048 + 34;
   for (int i = 0; i < 41; ++i, at += record.size()) image.put(at, record);
   image.put(std::uint64_t{root} * 2048 + 2046, "\x30\x00\x00");

@@ -64,17 +64,17 @@ bool must_work(DirtyMethod method) {
   return methods != nullptr && ("," + std::string(methods) + ",").contains("," + std::string(to_string(method)) + ",");
 }
 
-#define START_OR_SKIP(tracker)                                               \
-  auto tracker = start();                                                    \
-  if (!tracker) {                                                            \
-    ASSERT_EQ(tracker.error().code(), ErrorCode::Unsupported);               \
-    ASSERT_FALSE(must_work(GetParam().method)) << tracker.error().message(); \
-    GTEST_SKIP() << tracker.error().message();                               \
+#define SKIP_WHERE_UNSUPPORTED(tracker)                                        \
+  if (!(tracker)) {                                                            \
+    ASSERT_EQ((tracker).error().code(), ErrorCode::Unsupported);               \
+    ASSERT_FALSE(must_work(GetParam().method)) << (tracker).error().message(); \
+    GTEST_SKIP() << (tracker).error().message();                               \
   }
 
 TEST_P(DirtyTrackerTest, ReportsWhatWasWrittenSinceLastTimeAndNothingElse) {
   write_page(memory_, 5);  // before the start
-  START_OR_SKIP(tracker);
+  auto tracker = start();
+  SKIP_WHERE_UNSUPPORTED(tracker);
   EXPECT_EQ(tracker->method(), GetParam().method);
   DirtyPages pages;
   ASSERT_OK(tracker->collect(pages));
@@ -101,7 +101,8 @@ TEST_P(DirtyTrackerTest, ReportsWhatWasWrittenSinceLastTimeAndNothingElse) {
 
 TEST_P(DirtyTrackerTest, WritersAtWorkLoseNothing) {
   if (GetParam().method == DirtyMethod::SoftDirty) GTEST_SKIP() << "writers must stand still: documented";
-  START_OR_SKIP(tracker);
+  auto tracker = start();
+  SKIP_WHERE_UNSUPPORTED(tracker);
   // As a migration does it: copy what is reported while writers go on, stop them, copy once more. A write that was lost
   // shows as a difference.
   std::vector<std::byte> replica(memory_.bytes().begin(), memory_.bytes().end());
@@ -137,7 +138,8 @@ TEST_P(DirtyTrackerTest, WritersAtWorkLoseNothing) {
 #ifdef __linux__
 TEST_P(DirtyTrackerTest, SystemCallsThatWriteCountToo) {
   if (GetParam().method == DirtyMethod::ProtectFault) GTEST_SKIP() << "the kernel gets EFAULT there: documented";
-  START_OR_SKIP(tracker);
+  auto tracker = start();
+  SKIP_WHERE_UNSUPPORTED(tracker);
   const int zero = ::open("/dev/zero", O_RDONLY | O_CLOEXEC);
   ASSERT_EQ(::read(zero, memory_.data() + 17 * host_page_size(), 10), 10);
   ::close(zero);
@@ -149,7 +151,8 @@ TEST_P(DirtyTrackerTest, SystemCallsThatWriteCountToo) {
 
 TEST_P(DirtyTrackerTest, AfterTheTrackerIsGoneTheMemoryIsOrdinary) {
   {
-    START_OR_SKIP(tracker);
+    auto tracker = start();
+    SKIP_WHERE_UNSUPPORTED(tracker);
   }
   for (std::uint64_t page = 0; page < kPages; ++page) write_page(memory_, page, 9);
   EXPECT_EQ(memory_.data()[100], std::byte{9});

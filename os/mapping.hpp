@@ -44,9 +44,9 @@ std::string describe_range(const std::string& name, std::uint64_t size, const vo
 VmError memory_error(ErrorCode code, MemoryError detail, std::string operation, std::string subject,
                      std::string reason);
 
-/// Sizes, alignment, protection: what no host can do is refused here. Returns the options with sizes rounded up to
+/// Sizes, alignment, protection: what no host can do is refused here. Rounds the sizes in `options` up to
 /// `page_size`.
-Result<MemoryOptions> check_options(const MemoryOptions& options, std::uint64_t page_size);
+Result<void> check_options(MemoryOptions& options, std::uint64_t page_size);
 
 /// How many bytes of a file of `length` bytes to map; what lies behind its end, or begins between multiples of
 /// `granularity`, is refused.

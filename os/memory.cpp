@@ -1,4 +1,5 @@
 // What MappedMemory is on every host: checks, and the calls that only combine others.
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdio>
@@ -71,7 +72,7 @@ VmError memory_error(ErrorCode code, MemoryError detail, std::string operation, 
       .with_detail(make_error_code(detail));
 }
 
-Result<MemoryOptions> check_options(const MemoryOptions& options, std::uint64_t page_size) {
+Result<void> check_options(MemoryOptions& options, std::uint64_t page_size) {
   const auto subject = [&] { return std::to_string(options.size) + " bytes of " + options.name; };
   const auto refuse = [&](const char* reason) {
     return fail(ErrorCode::InvalidArgument, "map memory", subject(), reason);
@@ -89,19 +90,18 @@ Result<MemoryOptions> check_options(const MemoryOptions& options, std::uint64_t 
                              "fresh memory would have to be writable and executable")
                     .with_hint("use JitMemory for generated code, or protect() once it is written"));
   }
-  MemoryOptions checked = options;
-  checked.size = round_up(options.size, page_size);
-  checked.guard_before = round_up(options.guard_before, page_size);
-  checked.guard_after = round_up(options.guard_after, page_size);
-  if (checked.fixed_address != nullptr) {
-    const auto address = reinterpret_cast<std::uintptr_t>(checked.fixed_address);
-    if (address % (checked.alignment > page_size ? checked.alignment : page_size) != 0 ||
-        address < checked.guard_before) {
+  const std::uint64_t guard_before = round_up(options.guard_before, page_size);
+  if (options.fixed_address != nullptr) {
+    const auto address = reinterpret_cast<std::uintptr_t>(options.fixed_address);
+    if (address % std::max(options.alignment, page_size) != 0 || address < guard_before) {
       return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::Misaligned, "map memory", subject(),
                                "the fixed address is not aligned, or has no room for the guard below"));
     }
   }
-  return checked;
+  options.size = round_up(options.size, page_size);
+  options.guard_before = guard_before;
+  options.guard_after = round_up(options.guard_after, page_size);
+  return {};
 }
 
 Result<std::uint64_t> check_file_range(const std::string& name, const FileMappingOptions& options, std::uint64_t length,

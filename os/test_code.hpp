@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -58,9 +59,7 @@ inline std::vector<std::byte> load_from_argument() {
 
 template <typename Signature>
 Signature* as_function(const std::byte* entry) {
-  Signature* function = nullptr;
-  std::memcpy(&function, &entry, sizeof function);
-  return function;
+  return std::bit_cast<Signature*>(entry);
 }
 
 VMP_CALLS_GENERATED_CODE inline int call(const std::byte* entry) { return as_function<int()>(entry)(); }

@@ -48,14 +48,23 @@ CounterClock& clock() noexcept {
   return instance;
 }
 
-/// Set once the clock stands, so that the fast path needs no guard variable.
+/// Set once the clock stands, so that the fast path needs no guard variable. Where the counter was of no use from the
+/// start, it stays null and the system's clock is read.
 std::atomic<CounterClock*> g_clock = nullptr;
+std::atomic<bool> g_system_clock = false;
 
-std::uint64_t first_reading() noexcept {
+[[gnu::noinline]] std::uint64_t first_reading() noexcept {
   CounterClock& made = clock();
-  // Without the counter every reading comes here, and does not read it.
-  if (made.reason() == nullptr) g_clock.store(&made, std::memory_order_release);
+  if (made.reason() != nullptr) {
+    g_system_clock.store(true, std::memory_order_relaxed);
+    return timer_host::monotonic_ns();
+  }
+  g_clock.store(&made, std::memory_order_release);
   return made.slow();
+}
+
+inline std::uint64_t without_counter() noexcept {
+  return g_system_clock.load(std::memory_order_relaxed) ? timer_host::monotonic_ns() : first_reading();
 }
 
 }  // namespace
@@ -63,7 +72,7 @@ std::uint64_t first_reading() noexcept {
 std::uint64_t timestamp_ns() noexcept {
   CounterClock* ready = g_clock.load(std::memory_order_acquire);
   if (ready == nullptr) [[unlikely]]
-    return first_reading();
+    return without_counter();
   const auto now = ready->at(read_ordered());
   return now ? *now : ready->slow();
 }
@@ -71,7 +80,7 @@ std::uint64_t timestamp_ns() noexcept {
 std::uint64_t timestamp_ns_unordered() noexcept {
   CounterClock* ready = g_clock.load(std::memory_order_acquire);
   if (ready == nullptr) [[unlikely]]
-    return first_reading();
+    return without_counter();
   const auto now = ready->at(read_unordered());
   return now ? *now : ready->slow();
 }

@@ -5,11 +5,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <condition_variable>
 #include <cstring>
-#include <memory>
-#include <mutex>
-#include <optional>
+#include <future>
 #include <thread>
 #include <vm_platform/passthrough.hpp>
 
@@ -51,20 +48,12 @@ Result<void> DriverBinding::unbind(PciAddress device) const {
   if (former.empty()) return {};
   // The write blocks until the driver lets go, which can be never: a thread of its own waits for it, and is left behind
   // (inside the kernel) where it does not come back.
-  struct Shared {
-    std::mutex mutex;
-    std::condition_variable done;
-    std::optional<Result<void>> result;
-  };
-  const auto shared = std::make_shared<Shared>();
-  std::thread([shared, file = path(device) / "driver/unbind", name] {
-    auto result = write_kernel_file(file, name, "unbind " + name);
-    const std::lock_guard lock(shared->mutex);
-    shared->result = std::move(result);
-    shared->done.notify_all();
+  std::promise<Result<void>> promise;
+  auto unbound = promise.get_future();
+  std::thread([promise = std::move(promise), file = path(device) / "driver/unbind", name]() mutable {
+    promise.set_value(write_kernel_file(file, name, "unbind " + name));
   }).detach();
-  std::unique_lock lock(shared->mutex);
-  if (!shared->done.wait_for(lock, unbind_timeout_, [&] { return shared->result.has_value(); })) {
+  if (unbound.wait_for(unbind_timeout_) != std::future_status::ready) {
     auto info = read_pci_device(device, sysfs_);
     std::string holders;
     if (info)
@@ -73,7 +62,7 @@ Result<void> DriverBinding::unbind(PciAddress device) const {
                         fmt::format("{} did not let go within {} ms", former, unbind_timeout_.count()))
                     .with_hint(holders.empty() ? "something in the kernel still uses it: see `dmesg`" : holders));
   }
-  if (!*shared->result) return *shared->result;
+  if (auto written = unbound.get(); !written) return written;
   if (const std::string now = driver(device); !now.empty()) {
     return fail(
         VmError(ErrorCode::Io, "unbind", name, now + " is still bound").with_detail(PassthroughError::KernelIgnored));

@@ -58,8 +58,9 @@ Result<FileChange> systemd_boot_file(std::span<const std::string> parameters, co
   for (const char* source : {"etc/kernel/cmdline", "usr/lib/kernel/cmdline", "proc/cmdline"}) {
     const auto content = read_if_there(root, source);
     if (!content) return fail(content.error());
-    if (!content->has_value()) continue;
-    const std::string former = content->value();
+    const std::optional<std::string>& found = *content;
+    if (!found) continue;
+    const std::string& former = *found;
     std::string line = without_loader_words(former);
     const auto present = text::words(former);
     bool complete = true;

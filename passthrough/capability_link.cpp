@@ -51,10 +51,12 @@ void root_complex_link(Reader& r, const PciCapability&) {
   r.add("component", "{}", description >> 16 & 0xff);
   const unsigned links = description >> 8 & 0xff;
   r.add("links", "{}", links);
-  for (unsigned i = 0; i < links && r.config.contains(r.base + 0x10 + i * 0x10U, 16); ++i) {
-    const std::uint32_t link = r.u32(0x10 + i * 0x10U);
+  for (unsigned i = 0; i < links; ++i) {
+    const std::size_t at = 0x10 + std::size_t{0x10} * i;
+    if (!r.config.contains(r.base + at, 16)) break;
+    const std::uint32_t link = r.u32(at);
     r.add(fmt::format("link {}", i), "{}, port {}, component {}, at {:#x}", (link & 1) != 0 ? "valid" : "not valid",
-          link >> 24, link >> 16 & 0xff, r.u64(0x18 + i * 0x10U));
+          link >> 24, link >> 16 & 0xff, r.u64(at + 8));
   }
 }
 

@@ -19,7 +19,6 @@ using test::FakeTree;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-using testing::StartsWith;
 
 class Setup : public testing::Test {
  protected:

@@ -173,10 +173,16 @@ TEST(Journal, ReadsWhatItWroteAndRefusesTheRest) {
   EXPECT_EQ(read->state, TakenSet::State::Releasing);
   EXPECT_EQ(read->devices[0].former_override, "x");
   EXPECT_FALSE(read->stale);
-  for (const char* text : {"", "{}", "[]", "{\"version\":2}", "{\"version\":1,\"boot_id\":\"b\",\"state\":\"taken\"}",
-                           "{\"version\":1,\"boot_id\":\"b\",\"state\":\"eaten\",\"devices\":[]}",
-                           "{\"version\":1,\"boot_id\":\"b\",\"state\":\"taken\",\"devices\":[{\"address\":\"01:00.0\","
-                           "\"former_driver\":\"../../x\",\"former_override\":\"\"}]}"})
+  for (
+      const char* text : {
+          "",
+          "{}",
+          "[]",
+          R"({"version":2})",
+          R"({"version":1,"boot_id":"b","state":"taken"})",
+          R"({"version":1,"boot_id":"b","state":"eaten","devices":[]})",
+          R"({"version":1,"boot_id":"b","state":"taken","devices":[{"address":"01:00.0","former_driver":"../../x","former_override":""}]})",
+      })
     EXPECT_EQ(read_set(text, "b", "file").error().code(), ErrorCode::Corrupt) << text;
 }
 

@@ -284,22 +284,22 @@ Result<void> VfManager::set_rate_group(const RateGroup& group) {
     const auto found = std::ranges::find(*groups, group.name, &RateGroup::name);
     return found == groups->end() ? std::nullopt : std::optional(*found);
   };
-  const auto before = find();
-  if (!before) return fail(before.error());
-  if (*before == group) return {};
+  const auto found = find();
+  if (!found) return fail(found.error());
+  const std::optional<RateGroup>& before = *found;
+  if (before == group) return {};
   const DevlinkRate object{std::nullopt, group.name, {}, group.rate};
   // The kernel refuses a new node with rates that the driver rounds, so it is made first and then set.
-  const bool is_new = !before->has_value();
-  if (is_new) {
+  if (!before) {
     if (auto made = change_devlink_rate(*devlink_, DevlinkRateChange::New, object, false, false); !made) return made;
   }
   auto set = change_devlink_rate(*devlink_, DevlinkRateChange::Set, object, true, false);
   const auto after = find();
   if (set && after && *after == group) return {};
-  if (is_new) {
+  if (!before) {
     (void)change_devlink_rate(*devlink_, DevlinkRateChange::Delete, object, false, false);
   } else {
-    (void)change_devlink_rate(*devlink_, DevlinkRateChange::Set, {std::nullopt, group.name, {}, (*before)->rate}, true,
+    (void)change_devlink_rate(*devlink_, DevlinkRateChange::Set, {std::nullopt, group.name, {}, before->rate}, true,
                               false);
   }
   if (!set) return set;

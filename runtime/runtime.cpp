@@ -196,14 +196,14 @@ Result<void> Runtime::Impl::reset() {
   return {};
 }
 
-Result<void> Runtime::Impl::press_power_button() {
+Result<void> Runtime::Impl::press_power_button() const {
   if (auto allowed = require({RuntimeState::Running, RuntimeState::Paused}, "press the power button of"); !allowed)
     return allowed;
   pc_->press_power_button();
   return {};
 }
 
-Result<void> Runtime::Impl::inject_nmi() {
+Result<void> Runtime::Impl::inject_nmi() const {
   if (auto allowed = require({RuntimeState::Running, RuntimeState::Paused}, "send an NMI to"); !allowed) return allowed;
   pc_->inject_nmi();
   return {};

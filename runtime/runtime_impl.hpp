@@ -30,8 +30,8 @@ struct Runtime::Impl final : PcEvents {
   Result<void> resume();
   Result<void> stop(RuntimeState end);
   Result<void> reset();
-  Result<void> press_power_button();
-  Result<void> inject_nmi();
+  Result<void> press_power_button() const;
+  Result<void> inject_nmi() const;
   RuntimeStats stats() const;
 
   void power_off() override;

@@ -59,7 +59,10 @@ void Translator::build(std::byte* buffer, std::size_t room, std::uint32_t first_
       if (decode(both, sizeof both, rip_, mode_.code, joined)) instruction = &joined;
       crosses_ = true;
     }
-    if (interrupt_window_in_ != 0 && --interrupt_window_in_ == 0) emit_interrupt_window();
+    if (interrupt_window_in_ != 0) {
+      --interrupt_window_in_;
+      if (interrupt_window_in_ == 0) emit_interrupt_window();
+    }
     if (instruction == nullptr) {
       emit_invalid();
       break;
@@ -341,7 +344,7 @@ void Translator::emit_retry() {
 
 std::uint64_t Translator::mask_rip(std::uint64_t rip, unsigned bits) const {
   if (mode_.code == CodeSize::Bits64) return rip;
-  return rip & (bits == 16 ? 0xffffu : mode_.code == CodeSize::Bits16 && bits != 32 ? 0xffffffffu : 0xffffffffu);
+  return rip & (bits == 16 ? 0xffffu : 0xffffffffu);
 }
 
 std::uint32_t Translator::new_exit(Exit::Kind kind, std::uint64_t target_rip, const Instruction* instruction) {

@@ -135,7 +135,7 @@ class MappedMemory {
   /// Zero-filled memory of `size` bytes, private to this process.
   static Result<MappedMemory> create_private(std::uint64_t size);
   /// Zero-filled memory as `options` describe it. Errors carry a `MemoryError` and the fix for it.
-  static Result<MappedMemory> create(const MemoryOptions& options);
+  static Result<MappedMemory> create(MemoryOptions options);
   /// Maps the file at `path`. An empty file, or an offset behind its end, is `InvalidArgument`.
   static Result<MappedMemory> open_file(const std::string& path, const FileMappingOptions& options = {});
   /// Maps shared memory or a file that somebody else opened (a memfd received over a socket). The descriptor is

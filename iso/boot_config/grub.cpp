@@ -267,8 +267,7 @@ class Grub final : private GrubFileQuery {
       };
       if (auto value = option("--id")) {
         id = *value;
-      } else if (auto other = option("--class");
-                 other || (other = option("--users")) || (other = option("--hotkey")) || words[i].starts_with("--")) {
+      } else if (option("--class") || option("--users") || option("--hotkey") || words[i].starts_with("--")) {
         continue;
       } else if (words[i] == "$menuentry_id_option" && i + 1 < words.size()) {
         id = words[++i];

@@ -139,7 +139,7 @@ void bind_to_node(std::byte* data, std::uint64_t size, int node, std::string& no
 
 }  // namespace
 
-Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
+Result<MappedMemory> MappedMemory::create(MemoryOptions options) {
   std::uint64_t page = host_page_size();
   HugePages huge = options.huge_pages;
   std::string note;
@@ -155,16 +155,15 @@ Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
       note = "the kernel has no huge pages to reserve";
     }
   }
-  auto checked = check_options(options, page);
-  if (!checked) return fail(checked.error());
+  if (auto checked = check_options(options, page); !checked) return fail(checked.error());
 
   auto state = std::make_unique<State>();
   state->name = options.name;
   state->shared = options.shared;
   state->protection = options.protection;
   state->reserve_only = options.reserve_only;
-  state->guard_before = checked->guard_before;
-  state->guard_after = checked->guard_after;
+  state->guard_before = options.guard_before;
+  state->guard_after = options.guard_after;
 
   Descriptor memfd;
   Result<Placement> placed = Placement{};  // set by each attempt
@@ -172,7 +171,7 @@ Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
     const bool pool = huge == HugePages::Explicit;
     const auto size_bits = static_cast<unsigned>(std::countr_zero(page));
     if (options.shared) {
-      auto created = create_memfd(*checked, pool ? MFD_HUGETLB | (size_bits << MAP_HUGE_SHIFT) : 0U);
+      auto created = create_memfd(options, pool ? MFD_HUGETLB | (size_bits << MAP_HUGE_SHIFT) : 0U);
       if (!created) {
         placed = fail(created.error());
         return;
@@ -180,30 +179,30 @@ Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
       memfd = std::move(*created);
     }
     PlaceRequest request{.name = options.name,
-                         .size = checked->size,
+                         .size = options.size,
                          .protection = options.reserve_only ? MemoryProtection::None : options.protection,
                          .flags = options.shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS,
                          .descriptor = memfd.get(),
                          .offset = 0,
-                         .alignment = std::max(checked->alignment, page),
-                         .guard_before = checked->guard_before,
-                         .guard_after = checked->guard_after,
+                         .alignment = std::max(options.alignment, page),
+                         .guard_before = options.guard_before,
+                         .guard_after = options.guard_after,
                          .hint = options.hint,
                          .fixed = options.fixed_address};
     // Huge pages of the pool are reserved here, so that an empty pool is an error now and not SIGBUS later.
     if (pool && !options.shared) request.flags |= MAP_HUGETLB | static_cast<int>(size_bits << MAP_HUGE_SHIFT);
     if (!pool) request.flags |= MAP_NORESERVE;
-    if (huge == HugePages::Transparent && checked->size >= 2 * kMiB)
+    if (huge == HugePages::Transparent && options.size >= 2 * kMiB)
       request.alignment = std::max(request.alignment, 2 * kMiB);
     state->alignment = request.alignment;
     placed = place(request);
   };
   attempt();
   if (!placed && huge == HugePages::Explicit && placed.error().detail() != MemoryError::AddressTaken) {
-    const std::string hint = "reserve them: sysctl -w vm.nr_hugepages=" + std::to_string(checked->size / page);
+    const std::string hint = "reserve them: sysctl -w vm.nr_hugepages=" + std::to_string(options.size / page);
     if (options.huge_pages_required) {
       return fail(memory_error(ErrorCode::OutOfMemory, MemoryError::NoHugePages, "mmap",
-                               describe_range(options.name, checked->size) + " in huge pages", placed.error().reason())
+                               describe_range(options.name, options.size) + " in huge pages", placed.error().reason())
                       .with_hint(hint));
     }
     note = "no huge pages of " + std::to_string(page / kKiB) + " KiB are free (" + hint + "); transparent ones instead";
@@ -219,17 +218,17 @@ Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
   state->descriptor = memfd.take();
   if (huge == HugePages::Transparent) {
     std::string off = transparent_huge_pages_off(options.shared);
-    if (off.empty() && ::madvise(placed->data, checked->size, MADV_HUGEPAGE) != 0) off = std::strerror(errno);
+    if (off.empty() && ::madvise(placed->data, options.size, MADV_HUGEPAGE) != 0) off = std::strerror(errno);
     if (!off.empty()) {
       huge = HugePages::None;
       note += (note.empty() ? "" : "; ") + off;
     }
   }
-  if (options.numa_node >= 0) bind_to_node(placed->data, checked->size, options.numa_node, note);
+  if (options.numa_node >= 0) bind_to_node(placed->data, options.size, options.numa_node, note);
   state->huge_pages = huge;
   state->page_size = page;
   state->note = note;
-  auto memory = finish(placed->data, checked->size, std::move(state), options.prefault && !options.reserve_only);
+  auto memory = finish(placed->data, options.size, std::move(state), options.prefault && !options.reserve_only);
   if (memory && huge == HugePages::None && options.huge_pages_required && options.huge_pages != HugePages::None)
     return fail(memory_error(ErrorCode::Unsupported, MemoryError::NoHugePages, "map memory", options.name, note));
   return memory;

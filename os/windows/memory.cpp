@@ -153,7 +153,7 @@ std::uint64_t host_page_size() noexcept {
   return size;
 }
 
-Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
+Result<MappedMemory> MappedMemory::create(MemoryOptions options) {
   std::uint64_t page = host_page_size();
   HugePages huge = options.huge_pages;
   std::string note;
@@ -182,8 +182,7 @@ Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
     }
     if (!without) return fail(without.error());
   }
-  auto checked = check_options(options, page);
-  if (!checked) return fail(checked.error());
+  if (auto checked = check_options(options, page); !checked) return fail(checked.error());
   if (options.numa_node > 0) {
     ULONG highest = 0;
     if (::GetNumaHighestNodeNumber(&highest) == 0 || static_cast<ULONG>(options.numa_node) > highest)
@@ -193,26 +192,24 @@ Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
   auto state = std::make_unique<State>();
   View view;
   if (options.shared) {
-    const std::uint64_t length = checked->size;
+    const std::uint64_t length = options.size;
     const Handle section(::CreateFileMappingW(INVALID_HANDLE_VALUE, nullptr,
                                               PAGE_READWRITE | (options.reserve_only ? SEC_RESERVE : SEC_COMMIT),
                                               static_cast<DWORD>(length >> 32), static_cast<DWORD>(length), nullptr));
     if (!section) {
       return fail(memory_failure(::GetLastError(), "CreateFileMapping", describe_range(options.name, length)));
     }
-    auto mapped = map_section(section.get(), FILE_MAP_READ | FILE_MAP_WRITE, 0, *checked);
+    auto mapped = map_section(section.get(), FILE_MAP_READ | FILE_MAP_WRITE, 0, options);
     if (!mapped) return fail(mapped.error());
     view = *mapped;
     state->handle = section.duplicate();
   } else {
     unsigned long flags =
         (huge == HugePages::Explicit ? MEM_LARGE_PAGES : 0U) | (options.write_watch ? MEM_WRITE_WATCH : 0U);
-    auto allocated = allocate(*checked, flags, state->reserved, state->base);
+    auto allocated = allocate(options, flags, state->reserved, state->base);
     if (!allocated && huge == HugePages::Explicit) {
       if (auto without = no_huge_pages(allocated.error().message()); !without) return fail(without.error());
-      checked = check_options(options, page);
-      allocated =
-          allocate(*checked, flags & ~static_cast<unsigned long>(MEM_LARGE_PAGES), state->reserved, state->base);
+      allocated = allocate(options, flags & ~static_cast<unsigned long>(MEM_LARGE_PAGES), state->reserved, state->base);
     }
     if (!allocated) return fail(allocated.error());
     view = *allocated;
@@ -227,7 +224,7 @@ Result<MappedMemory> MappedMemory::create(const MemoryOptions& options) {
   state->huge_pages = huge;
   state->reserve_only = options.reserve_only;
   state->write_watch = options.write_watch;
-  auto memory = finish(view.data, checked->size, std::move(state), false);
+  auto memory = finish(view.data, options.size, std::move(state), false);
   if (!memory || options.reserve_only) return memory;
   if (options.shared && options.protection != MemoryProtection::ReadWrite) {
     if (auto done = memory->protect(0, 0, options.protection); !done) return fail(done.error());

@@ -196,7 +196,7 @@ constexpr Row kLate[] = {
      {"conformance_la57", "boot_la57", "Control.WritesInLongMode", "Cpuid.HidesWhatIsNotThere"}},
     {"PVH and Multiboot 1 kernels",
      "there (`docs/boot.md`)",
-     {"boot_pvh", "boot_multiboot", "Loaders.PvhGetsItsStartInformation",
+     {"boot_pvh", "boot_multiboot", "boot_xen", "Loaders.PvhGetsItsStartInformation",
       "Loaders.MultibootElfGetsTheInformationBlock"}},
     {"VME, PVI", "**not there**: CR4 refuses them", {}},
     {"Virtualization (SVM, VMX), SMM", "**not there**: #UD", {"conformance_exceptions: rsm"}},

@@ -6,6 +6,7 @@
 namespace {
 
 namespace os_layer {
+// NOLINTBEGIN(misc-unused-using-decls): that they are there is the test.
 using vm_platform::barrier_acquire;
 using vm_platform::barrier_full;
 using vm_platform::barrier_release;
@@ -28,6 +29,7 @@ using vm_platform::set_thread_cpu;
 using vm_platform::SignalHandler;
 using vm_platform::timestamp_ns;
 using vm_platform::VmError;
+// NOLINTEND(misc-unused-using-decls)
 }  // namespace os_layer
 
 TEST(UmbrellaTest, TheOsLayersNamesAreThereAndWork) {

@@ -56,7 +56,7 @@ struct GuestCpu::Machine {
   void put(std::uint64_t physical, T value) {
     if (!memory.write(Gpa(physical), std::as_bytes(std::span(&value, 1)))) give_up("guest memory is too small");
   }
-  std::uint64_t quad(std::uint64_t physical) {
+  std::uint64_t quad(std::uint64_t physical) const {
     std::uint64_t value;
     if (!memory.read(Gpa(physical), std::as_writable_bytes(std::span(&value, 1)))) give_up("guest memory is too small");
     return value;

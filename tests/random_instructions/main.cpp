@@ -25,7 +25,7 @@
 namespace vm_platform::random_instructions {
 namespace {
 
-constexpr std::string_view kHelp = R"(usage: random_instructions [option...]
+constexpr const char* kHelp = R"(usage: random_instructions [option...]
 Runs random sequences of user-mode instructions natively and under the software engine and compares registers, flags,
 x87 / SSE / AVX state, memory, and the exception that ends each.
   --sequences N   how many (default 20000)
@@ -223,7 +223,7 @@ int main(int argc, char** argv) {
   const auto options = parse(argc, argv);
   if (!options) {
     const bool asked = argc > 1 && std::string_view(argv[1]) == "--help";
-    std::fputs(kHelp.data(), asked ? stdout : stderr);
+    std::fputs(kHelp, asked ? stdout : stderr);
     return asked ? 0 : 2;
   }
   try {

@@ -164,7 +164,8 @@ Result<SessionOutcome> Session::run() {
         tell_window_size();
       }
       if (output_failed_) done_ = left_ = true;
-      if ((outcome_.end = controller_.wait(std::chrono::nanoseconds(0)))) done_ = true;
+      outcome_.end = controller_.wait(std::chrono::nanoseconds(0));
+      if (outcome_.end) done_ = true;
     }
     for (unsigned i = 0; i < Runtime::kSerialPorts; ++i) {
       if (waits[2 + i].revents != 0 && !inputs_[i]->read()) done_ = left_ = true;

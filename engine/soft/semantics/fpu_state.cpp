@@ -6,26 +6,14 @@
 #include "engine/soft/semantics/control.hpp"
 #include "engine/soft/semantics/dispatch.hpp"
 #include "engine/soft/semantics/operands.hpp"
+#include "engine/soft/semantics/xsave_image.hpp"
 
 namespace vm_platform::soft {
 namespace {
 
-// Offsets in the XSAVE area (Intel SDM vol. 1, 13.4).
-constexpr std::size_t kControl = 0, kStatus = 2, kTags = 4, kMxcsr = 24, kSt = 32, kXmm = 160, kHeader = 512,
-                      kYmm = 576;
-constexpr std::uint32_t kMxcsrBits = 0xffff;
-constexpr std::uint8_t kX87 = 1, kSse = 2, kAvx = 4;
+using namespace xsave;
 
-template <typename T>
-T image(const Cpu& cpu, std::size_t offset) {
-  T value;
-  std::memcpy(&value, cpu.xsave + offset, sizeof value);
-  return value;
-}
-template <typename T>
-void set_image(Cpu& cpu, std::size_t offset, T value) {
-  std::memcpy(cpu.xsave + offset, &value, sizeof value);
-}
+constexpr std::uint32_t kMxcsrBits = 0xffff;
 
 [[noreturn]] void general_protection() { raise(Vector::GeneralProtection, 0); }
 

@@ -6,11 +6,12 @@
 #include "engine/soft/mmu.hpp"
 #include "engine/soft/semantics/dispatch.hpp"
 #include "engine/soft/semantics/operands.hpp"
+#include "engine/soft/semantics/xsave_image.hpp"
 
 namespace vm_platform::soft {
 namespace {
 
-constexpr std::size_t kSt = 32, kXmm = 160, kYmm = 576;
+using namespace xsave;
 
 void check_avx(const Cpu& cpu) {
   if ((cpu.cr4 & cr4::kOsxsave) == 0 || (cpu.xcr0 & 6) != 6 || cpu.real_mode() || cpu.virtual_8086()) {
@@ -25,9 +26,7 @@ void check_sse(const Cpu& cpu) {
 void check_mmx(const Cpu& cpu) {
   if ((cpu.cr0 & cr0::kEmulation) != 0) raise(Vector::InvalidOpcode);
   if ((cpu.cr0 & cr0::kTaskSwitched) != 0) raise(Vector::DeviceNotAvailable);
-  std::uint16_t status;
-  std::memcpy(&status, cpu.xsave + 2, sizeof status);
-  if ((status & 0x80) != 0) raise(Vector::X87Error);
+  if ((image<std::uint16_t>(cpu, kStatus) & 0x80) != 0) raise(Vector::X87Error);
 }
 
 /// A vector register's 32 bytes, in the two places the XSAVE area has for them.
@@ -64,7 +63,7 @@ VectorValue read_vector(const Cpu& cpu, unsigned number) {
   return value;
 }
 void write_vector(Cpu& cpu, unsigned number, const VectorValue& value) {
-  cpu.components_changed(2 | 4);
+  cpu.components_changed(kSse | kAvx);
   std::memcpy(cpu.xsave + kXmm + 16 * number, value.bytes, 16);
   std::memcpy(cpu.xsave + kYmm + 16 * number, value.bytes + 16, 16);
 }
@@ -164,22 +163,19 @@ void maskmovdqu(Cpu& cpu, const Instruction& instruction) {
 /// An MMX instruction: the stack top becomes 0 and all tags valid (Intel SDM vol. 1, 9.5.1). MM0 to MM7 are the
 /// registers behind the stack, so what ST(i) names moves when the top does.
 void enter_mmx(Cpu& cpu) {
-  std::uint16_t status;
-  std::memcpy(&status, cpu.xsave + 2, sizeof status);
+  const auto status = image<std::uint16_t>(cpu, kStatus);
   const unsigned top = (status >> 11) & 7;
   std::uint8_t registers[8][16];
   for (unsigned i = 0; i < 8; ++i) std::memcpy(registers[(i + top) & 7], cpu.xsave + kSt + 16 * i, 16);
-  cpu.components_changed(1);
+  cpu.components_changed(kX87);
   std::memcpy(cpu.xsave + kSt, registers, sizeof registers);
-  status = static_cast<std::uint16_t>(status & ~0x3800);
-  std::memcpy(cpu.xsave + 2, &status, sizeof status);
-  cpu.xsave[4] = 0xff;
+  set_image(cpu, kStatus, static_cast<std::uint16_t>(status & ~0x3800));
+  cpu.xsave[kTags] = 0xff;
 }
 
 void maskmovq(Cpu& cpu, const Instruction& instruction) {
   check_mmx(cpu);
-  std::uint16_t status;
-  std::memcpy(&status, cpu.xsave + 2, sizeof status);
+  const auto status = image<std::uint16_t>(cpu, kStatus);
   const unsigned top = (status >> 11) & 7;
   const auto mm = [&](unsigned which) {
     const unsigned number = register_number(instruction, which, ZYDIS_REGISTER_MM0);

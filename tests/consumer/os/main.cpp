@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <string>
 #include <vm_platform/dirty_tracking.hpp>
 #include <vm_platform/memory.hpp>
 #include <vm_platform/platform.hpp>
@@ -18,6 +19,6 @@ int main() {
   if (!set_thread_affinity_big() || !ensure_alternate_stack() || timestamp_ns() == 0) return 1;
   const auto info = PlatformInfo::detect();
   if (!info) return 1;
-  std::printf("%s, changes seen by %s\n", info->cpu_model.c_str(), to_string(tracker->method()).data());
+  std::printf("%s, changes seen by %s\n", info->cpu_model.c_str(), std::string(to_string(tracker->method())).c_str());
   return 0;
 }

@@ -82,57 +82,82 @@ void fill_header(PciDeviceInfo& info, const KernelDirectory& device) {
   if (device.read_bytes("config", from_8.data(), from_8.size(), 8) == 8) fill_from_header(info, from_8);
 }
 
-/// Where conventional configuration space ends for those who decode it: behind the last byte of any capability, if the
-/// length of each is known. `read_to(end)` makes bytes up to there available and says how many there are.
-template <typename ReadTo>
-std::size_t end_of_capabilities(std::span<const std::uint8_t, ConfigSpace::kMaxSize> bytes, ReadTo read_to) {
-  constexpr std::size_t kConventional = 256, kHeader = 64;
-  if (read_to(kHeader) < kHeader) return kHeader;
-  if ((bytes[0x0e] & 0x7f) == 2) return kConventional;  // CardBus: the list begins elsewhere
-  if ((bytes[0x06] & 0x10) == 0) return kHeader;
-  std::size_t end = kHeader, offset = bytes[0x34] & 0xfcU;
-  for (int count = 0; offset >= kHeader; ++count) {
-    if (count == 48 || read_to(offset + 4) < offset + 4) return kConventional;
-    std::size_t length = kConventional;
-    switch (static_cast<PciCapId>(bytes[offset])) {  // PCI Express Base Specification 6.0, 7.5.2, 7.5.3, 7.7, 7.9
-      case PciCapId::PowerManagement: length = 8; break;
-      case PciCapId::Msi: length = 24; break;
-      case PciCapId::Msix: length = 12; break;
-      case PciCapId::Express: length = 60; break;
-      case PciCapId::Vendor: length = bytes[offset + 2]; break;
-      default: break;
-    }
-    end = std::max(end, offset + length);
-    offset = bytes[offset + 1] & 0xfcU;
+/// Bytes that the decoder of a capability looks at (PCI Express Base Specification 6.0, 7.5.2, 7.5.3, 7.7, 7.9); 0
+/// where that depends on its content.
+std::size_t decoded_length(PciCapId id) {
+  switch (id) {
+    case PciCapId::PowerManagement: return 8;
+    case PciCapId::Msi: return 24;
+    case PciCapId::Msix: return 12;
+    case PciCapId::Express: return 60;
+    case PciCapId::Vendor: return 4;  // its length is all that is known of it
+    default: return 0;
   }
-  return std::min(end, kConventional);
 }
 
-/// What there is to decode in configuration space: the header and the capabilities. Where the first word of its upper
-/// part says that no capability is there, the rest is left out; what follows the last capability of the lower part then
-/// reads as 0, or is left out: hypervisors and slow buses make these bytes the most expensive ones of a scan.
-ConfigSpace read_config(const KernelDirectory& device) {
-  constexpr std::size_t kConventional = 256;
-  const Descriptor file = device.open_file("config");
-  std::array<std::uint8_t, ConfigSpace::kMaxSize> bytes = {};
-  std::size_t length = 0;
-  const auto read_to = [&](std::size_t end) {
-    if (end > length) {
-      const ssize_t more = ::pread(file.get(), bytes.data() + length, end - length, static_cast<off_t>(length));
-      length += static_cast<std::size_t>(std::max<ssize_t>(more, 0));
+/// Reads what there is to decode in configuration space, and no more: each read of four bytes is a round to the device,
+/// and hypervisors and slow buses make these rounds what a scan spends its time on.
+class ConfigReader {
+ public:
+  explicit ConfigReader(Descriptor file) : file_(std::move(file)) {}
+
+  ConfigSpace read() {
+    std::uint32_t first = 0;
+    const bool upper = ::pread(file_.get(), &first, sizeof(first), kConventional) == sizeof(first);
+    if (upper && first != 0 && first != 0xffffffff) {
+      read(0, bytes_.size());
+    } else if (read_header()) {
+      read_capabilities();
+      if (upper) {  // the upper part is there and says: none
+        std::memcpy(&bytes_[kConventional], &first, sizeof(first));
+        length_ = kConventional + sizeof(first);
+      }
     }
-    return length;
-  };
-  std::uint32_t first = 0;
-  const bool upper = ::pread(file.get(), &first, sizeof(first), kConventional) == sizeof(first);
-  const bool extended = upper && first != 0 && first != 0xffffffff;
-  read_to(extended ? bytes.size() : end_of_capabilities(bytes, read_to));
-  if (upper && !extended && length >= 64) {  // the upper part is there and says: none
-    length = kConventional + sizeof(first);
-    std::memcpy(&bytes[kConventional], &first, sizeof(first));
+    return ConfigSpace({bytes_.data(), length_});
   }
-  return ConfigSpace({bytes.data(), length});
-}
+
+ private:
+  static constexpr std::size_t kConventional = 256, kHeader = 64;
+
+  bool read(std::size_t offset, std::size_t size) {
+    const ssize_t got = ::pread(file_.get(), bytes_.data() + offset, size, static_cast<off_t>(offset));
+    if (got > 0) length_ = std::max(length_, offset + static_cast<std::size_t>(got));
+    return got == static_cast<ssize_t>(size);
+  }
+
+  /// Of an ordinary function not the BARs and IDs in its middle, which sysfs tells without asking the device.
+  bool read_header() {
+    if (!read(0, 16)) return false;
+    if ((bytes_[0x0e] & 0x7f) != 0) return read(16, kHeader - 16);
+    return read(0x34, 4) && read(0x3c, 4);
+  }
+
+  void read_capabilities() {
+    if ((bytes_[0x0e] & 0x7f) == 2) {  // CardBus: the list begins elsewhere
+      read(kHeader, kConventional - kHeader);
+      return;
+    }
+    if ((bytes_[0x06] & 0x10) == 0) return;
+    std::size_t offset = bytes_[0x34] & 0xfcU, known_from = kConventional;
+    for (int count = 0; offset >= kHeader && count < 48; ++count) {
+      if (offset < known_from) {
+        if (!read(offset, 4)) return;
+        const std::size_t room = std::min(known_from, kConventional) - offset;
+        std::size_t length = decoded_length(static_cast<PciCapId>(bytes_[offset]));
+        if (length == 0) {
+          known_from = offset;
+          length = room;
+        }
+        if (std::min(length, room) > 4) read(offset + 4, std::min(length, room) - 4);
+      }
+      offset = bytes_[offset + 1] & 0xfcU;
+    }
+  }
+
+  Descriptor file_;
+  std::array<std::uint8_t, ConfigSpace::kMaxSize> bytes_ = {};
+  std::size_t length_ = 0;
+};
 
 /// sysfs `resource`: a line "start end flags" for each BAR, the ROM, then (with SR-IOV) the VF BARs.
 void fill_bars(PciDeviceInfo& info, std::string_view resource) {
@@ -196,7 +221,7 @@ void fill_full(PciDeviceInfo& info, const KernelDirectory& device) {
     const auto text = read(attribute);
     return text ? text::number<long long>(text::trim(*text)) : std::nullopt;
   };
-  info.config = read_config(device);
+  info.config = ConfigReader(device.open_file("config")).read();
   if (info.config.contains(8, 8)) fill_from_header(info, info.config.bytes().subspan<8, 8>());
   info.capabilities = walk_capabilities(info.config);
   info.serial_number = decode_serial_number(info.config, info.capabilities);

@@ -50,6 +50,10 @@ nlohmann::ordered_json detail_json(const PciDeviceInfo& device, const PciNames& 
                             {"prefetchable", bar.prefetchable}});
   }
   json["config_bytes"] = device.config.size();
+  if (device.config.contains(4, 4)) {
+    json["command"] = fmt::format("{:04x}", device.config.u16(4));
+    json["status"] = fmt::format("{:04x}", device.config.u16(6));
+  }
   json["capabilities"] = nlohmann::ordered_json::array();
   for (const PciCapability& capability : device.capabilities.list) {
     nlohmann::ordered_json entry{{"id", capability.id},

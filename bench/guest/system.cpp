@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <bit>
 #include <cstring>
 
 #include "bench/guest/items.hpp"
@@ -139,9 +140,7 @@ std::uint64_t modified_code(std::uint64_t count) {  // change a function, then c
   for (std::uint64_t i = 0; i < count; ++i) {
     const auto value = static_cast<std::uint32_t>(i);
     std::memcpy(code + 1, &value, 4);
-    Function function;
-    std::memcpy(&function, &code, sizeof function);
-    sum += function();
+    sum += std::bit_cast<Function>(code)();
   }
   return sum;
 }

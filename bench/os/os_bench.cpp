@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -144,11 +145,7 @@ void memory() {
 // mov eax, 42; ret
 constexpr unsigned char kReturn42[] = {0xb8, 42, 0, 0, 0, 0xc3};
 
-int call(const std::byte* entry) {
-  int (*function)() = nullptr;
-  std::memcpy(&function, &entry, sizeof function);
-  return function();
-}
+int call(const std::byte* entry) { return std::bit_cast<int (*)()>(entry)(); }
 
 void jit() {
   auto dual = must(JitMemory::create(kMiB));

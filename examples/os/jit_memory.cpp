@@ -1,7 +1,7 @@
 // Generated code: written through one mapping, run through another.
 #include <array>
+#include <bit>
 #include <cstdio>
-#include <cstring>
 #include <vm_platform/jit_memory.hpp>
 
 using namespace vm_platform;
@@ -11,9 +11,7 @@ __attribute__((no_sanitize("function")))  // reads the bytes before a callee, wh
 #endif
 static int
 call(const std::byte* entry, int argument) {
-  int (*function)(int) = nullptr;
-  std::memcpy(&function, &entry, sizeof function);
-  return function(argument);
+  return std::bit_cast<int (*)(int)>(entry)(argument);
 }
 
 int main() {

@@ -10,6 +10,7 @@
 #include <iterator>
 #include <map>
 #include <memory>
+#include <span>
 #include <vm_platform/pci_device.hpp>
 
 #include "apps/vmp/command.hpp"
@@ -109,6 +110,20 @@ std::string size_text(std::uint64_t bytes) {
   return fmt::format("{} {}", bytes, kUnits[unit]);
 }
 
+/// The bits of the command register, or the errors in the status register (PCI Local Bus
+/// Specification 3.0, 6.2.2, 6.2.3).
+std::string set_bits(std::uint16_t value, std::span<const std::pair<unsigned, std::string_view>> names) {
+  std::vector<std::string_view> set;
+  for (const auto& [bit, name] : names)
+    if ((value >> bit & 1) != 0) set.push_back(name);
+  return fmt::format("{}", fmt::join(set, ", "));
+}
+constexpr std::pair<unsigned, std::string_view> kCommandBits[] = {{0, "I/O"},    {1, "memory"}, {2, "bus master"},
+                                                                  {6, "parity"}, {8, "SERR"},   {10, "no INTx"}};
+constexpr std::pair<unsigned, std::string_view> kErrorBits[] = {
+    {8, "parity (master)"},        {11, "target abort signalled"}, {12, "target abort received"},
+    {13, "master abort received"}, {14, "SERR signalled"},         {15, "parity detected"}};
+
 std::string device_text(const PciDeviceInfo& device, const PciNames& names) {
   std::string text;
   const auto out = std::back_inserter(text);
@@ -122,6 +137,10 @@ std::string device_text(const PciDeviceInfo& device, const PciNames& names) {
   line("subsystem", id_text(device.subsystem_vendor, device.subsystem_device) +
                         (subsystem.empty() ? "" : " " + std::string(subsystem)));
   line("class", fmt::format("{:06x} {}", device.class_code, names.class_name(device.class_code)));
+  if (device.config.contains(4, 4)) {
+    line("enabled", set_bits(device.config.u16(4), kCommandBits));
+    line("errors", set_bits(device.config.u16(6), kErrorBits));
+  }
   line("driver", device.driver.empty() ? "none" : device.driver);
   line("override", device.driver_override);
   line("made", fmt::format("{}", fmt::join(device.children, ", ")));

@@ -138,5 +138,41 @@ TEST(RealMachines, EightVectorEngines) {
   EXPECT_EQ(at(*functions, "0000:60:00.0").sriov_total, 64);
 }
 
+/// A scan reads of configuration space only what is decoded: that has to be all of it.
+TEST(RealMachines, AScanDecodesAsMuchAsTheWholeConfigurationSpaceHas) {
+  if (!std::filesystem::exists(dump("pciutils-tests"))) GTEST_SKIP() << "no dumps";
+  const auto decoded = [](const ConfigSpace& config, const PciCapabilities& capabilities) {
+    std::vector<std::string> lines;
+    for (const PciCapability& capability : capabilities.list) {
+      std::string line = std::to_string(capability.offset) + " " + capability_name(capability);
+      for (const PciField& field : describe_capability(config, capability))
+        line += "; " + field.name + " " + field.value;
+      lines.push_back(line);
+    }
+    return lines;
+  };
+  int compared = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(dump("pciutils-tests"))) {
+    std::ostringstream text;
+    text << std::ifstream(entry.path()).rdbuf();
+    const auto functions = parse_pci_dump(text.str());
+    if (!functions) continue;
+    for (const PciDeviceInfo& whole : *functions) {
+      if (whole.config.size() < 64) continue;
+      const test::FakeTree tree;
+      const auto bytes = whole.config.bytes();
+      tree.device({.address = "0000:00:01.0", .config = {bytes.begin(), bytes.end()}});
+      const auto scanned = scan_pci(tree.sysfs());
+      ASSERT_TRUE(scanned);
+      const PciDeviceInfo& found = scanned->front();
+      EXPECT_EQ(decoded(found.config, found.capabilities), decoded(whole.config, whole.capabilities))
+          << entry.path() << " " << whole.address.to_string();
+      EXPECT_EQ(found.capabilities.anomalies, whole.capabilities.anomalies) << entry.path();
+      ++compared;
+    }
+  }
+  EXPECT_GT(compared, 50);
+}
+
 }  // namespace
 }  // namespace vm_platform

@@ -120,6 +120,8 @@ Outcome NativeCpu::run(const Sequence& sequence) {
   exchange.initial = &sequence.initial;
   exchange.outcome = &outcome;
   asm volatile(".globl vmp_native_entry\nvmp_native_entry: ud2" ::: "memory");
+  exchange.initial = nullptr;
+  exchange.outcome = nullptr;
   return outcome;
 }
 

@@ -256,7 +256,7 @@ struct PciDeviceInfo {
   std::optional<PciAddress> parent;  ///< The bridge above.
 
   // Filled by a full scan only.
-  ConfigSpace config;  ///< What there is to decode: of the header and the capabilities. Bytes between are 0, or left out.
+  ConfigSpace config;  ///< What of the header and the capabilities is decoded. Bytes between are 0, or left out.
   PciCapabilities capabilities;
   std::vector<PciBar> bars;
   std::string driver_override;  ///< Empty where unset.

@@ -9,8 +9,8 @@
 
 namespace vm_platform::soft::xsave {
 
-inline constexpr std::size_t kControl = 0, kStatus = 2, kTags = 4, kMxcsr = 24, kSt = 32, kXmm = 160,
-                             kHeader = 512, kYmm = 576;
+inline constexpr std::size_t kControl = 0, kStatus = 2, kTags = 4, kMxcsr = 24, kSt = 32, kXmm = 160, kHeader = 512,
+                             kYmm = 576;
 inline constexpr std::uint8_t kX87 = 1, kSse = 2, kAvx = 4;  ///< Components.
 
 template <typename T>

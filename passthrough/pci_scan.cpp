@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bitset>
 #include <cerrno>
 #include <cstring>
 #include <functional>
@@ -102,16 +103,10 @@ class ConfigReader {
   explicit ConfigReader(Descriptor file) : file_(std::move(file)) {}
 
   ConfigSpace read() {
-    std::uint32_t first = 0;
-    const bool upper = ::pread(file_.get(), &first, sizeof(first), kConventional) == sizeof(first);
-    if (upper && first != 0 && first != 0xffffffff) {
-      read(0, bytes_.size());
-    } else if (read_header()) {
+    const bool extended = read(kConventional, 4);
+    if (read_header()) {
       read_capabilities();
-      if (upper) {  // the upper part is there and says: none
-        std::memcpy(&bytes_[kConventional], &first, sizeof(first));
-        length_ = kConventional + sizeof(first);
-      }
+      if (extended) read_extended();
     }
     return ConfigSpace({bytes_.data(), length_});
   }
@@ -151,6 +146,31 @@ class ConfigReader {
         if (std::min(length, room) > 4) read(offset + 4, std::min(length, room) - 4);
       }
       offset = bytes_[offset + 1] & 0xfcU;
+    }
+  }
+
+  void read_extended() {
+    constexpr std::size_t kLongest = 0x100;  // of those whose content does not say how many parts they have
+    std::bitset<ConfigSpace::kMaxSize / 4> seen;
+    for (std::size_t offset = kConventional; offset >= kConventional && !seen.test(offset / 4);) {
+      if (offset != kConventional && !read(offset, 4)) break;
+      std::uint32_t header = 0;
+      std::memcpy(&header, &bytes_[offset], sizeof(header));
+      if (header == 0 || header == 0xffffffff) break;
+      seen.set(offset / 4);
+      offset = header >> 20 & 0xffcU;
+    }
+    // Each from behind its header to where the next one in the space begins.
+    for (std::size_t start = kConventional / 4, next = 0; start < seen.size(); start = next) {
+      for (next = start + 1; next < seen.size() && !seen.test(next);) ++next;
+      if (!seen.test(start)) continue;
+      std::uint16_t id = 0;
+      std::memcpy(&id, &bytes_[4 * start], sizeof(id));
+      const auto kind = static_cast<PciExtCapId>(id);
+      const bool any_length = kind == PciExtCapId::RootComplexLink || kind == PciExtCapId::Ide ||
+                              kind == PciExtCapId::Vendor || kind == PciExtCapId::DesignatedVendor;
+      const std::size_t end = any_length ? 4 * next : std::min(4 * next, 4 * start + kLongest);
+      if (end > 4 * start + 4) read(4 * start + 4, end - 4 * start - 4);
     }
   }
 

@@ -68,7 +68,7 @@ std::vector<std::byte> identity_page_tables(Gpa address) {
 }
 
 std::vector<std::byte> flat_gdt() {
-  std::vector<std::byte> bytes(std::size_t{4} * 8);
+  std::vector<std::byte> bytes(4 * 8);
   put<std::uint64_t>(bytes, kCodeSelector, 0x00af9b000000ffff);
   put<std::uint64_t>(bytes, kDataSelector, 0x00cf93000000ffff);
   return bytes;

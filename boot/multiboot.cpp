@@ -212,7 +212,7 @@ Result<Boot> plan_multiboot(const BootInput& input) {
   std::vector<std::byte> info(kInfoSize);
   std::uint32_t flags = kWithMemory | kWithCommandLine | kWithMap | kWithName;
   const std::uint32_t low_kib = contiguous_kib(input.memory_map, 0, 640);
-  place_bios_data(low_kib, boot.plan);
+  place_bios_data(low_kib, plan);
   put(info, kMemLower, low_kib);
   put(info, kMemUpper, contiguous_kib(input.memory_map, kMiB, UINT32_MAX));
   const auto command_line = low.place("command line", c_string(with_name(kernel, input.command_line)));

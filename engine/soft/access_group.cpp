@@ -89,7 +89,7 @@ std::optional<Part> templated(const Instruction& instruction) {
   Part part;
   switch (instruction.info.mnemonic) {
     case ZYDIS_MNEMONIC_LEA: {
-      const auto to = gpr_operand(operand).value_or(GprOperand{});
+      const auto to = *gpr_operand(operand);
       const auto& address = instruction.operands[1].mem;
       const auto needs_scratch = [](ZydisRegister reg) {
         return reg >= ZYDIS_REGISTER_R8D && reg <= ZYDIS_REGISTER_R15 && in_memory(number_of(reg));

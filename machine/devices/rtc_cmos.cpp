@@ -87,6 +87,8 @@ void RtcCmos::reset() {
   interrupt_.set_level(false);
 }
 
+bool RtcCmos::stopped() const noexcept { return (memory_[kB] & kBSet) != 0; }
+
 std::int64_t RtcCmos::guest_ns() const { return stopped() ? frozen_ns_ : realtime_ns() + offset_ns_; }
 
 /// The second, from 1970, that the guest's calendar shows at `now`.
@@ -131,8 +133,7 @@ std::int64_t RtcCmos::period_ns() const noexcept {
   return kSecond * (std::int64_t{1} << (rate - 1)) / 32768;
 }
 
-/// The first whole second of guest time after `now` (in s) whose calendar the alarm registers name; -1 if none in a
-/// day.
+/// In s of guest time, the first second after `now` that the alarm registers name; -1 if there is none in a day.
 std::int64_t RtcCmos::next_alarm(std::int64_t now) const {
   const std::uint8_t b = memory_[kB];
   const auto wanted = [&](unsigned index) -> int {
@@ -143,8 +144,8 @@ std::int64_t RtcCmos::next_alarm(std::int64_t now) const {
   const int hour = wanted(kHoursAlarm), minute = wanted(kMinutesAlarm), sec = wanted(kSecondsAlarm);
   if (hour > 23 || minute > 59 || sec > 59) return -1;
   const std::int64_t first = now / kSecond + 1, shown = calendar(first * kSecond);
-  const std::int64_t second = (shown % kSecondsInDay + kSecondsInDay) % kSecondsInDay,
-                     midnight = first - second;  // of the day, from 0; in guest time
+  const std::int64_t second = (shown % kSecondsInDay + kSecondsInDay) % kSecondsInDay;
+  const std::int64_t midnight = first - second;  // in guest time, where `second` is the calendar's, of its day
   for (std::int64_t h = second / 3600, n = 0; n <= 24; ++n, ++h) {
     if (hour >= 0 && h % 24 != hour) continue;
     for (int m = 0; m < 60; ++m) {

@@ -26,7 +26,7 @@ class RtcCmos final : public PortDevice {
  private:
   std::uint8_t read_byte(std::uint16_t port);
   void write_byte(std::uint16_t port, std::uint8_t value);
-  [[nodiscard]] bool stopped() const noexcept { return (memory_[0x0b] & 0x80) != 0; }  // register B's SET
+  [[nodiscard]] bool stopped() const noexcept;
   [[nodiscard]] std::int64_t guest_ns() const;
   void show(std::int64_t now);
   void set_calendar(std::int64_t now);

@@ -1,4 +1,4 @@
-#include <cstdio>
+#include <array>
 #include <vm_platform/pci.hpp>
 
 #include "passthrough/text.hpp"
@@ -37,10 +37,19 @@ Result<PciAddress> PciAddress::parse(std::string_view text) {
 }
 
 std::string PciAddress::to_string() const {
-  char buffer[32];
-  const int length = std::snprintf(buffer, sizeof buffer, "%04x:%02x:%02x.%x", domain, static_cast<unsigned>(bus),
-                                   static_cast<unsigned>(device), static_cast<unsigned>(function));
-  return std::string(buffer, static_cast<std::size_t>(length));
+  std::array<char, 16> text;  // "00000000:00:00.0", filled from its end: a scan writes thousands of these
+  char* first = text.data() + text.size();
+  const auto put = [&first](std::uint32_t value, int digits) {
+    for (; digits > 0 || value != 0; --digits, value >>= 4) *--first = "0123456789abcdef"[value & 0xf];
+  };
+  put(function, 1);
+  *--first = '.';
+  put(device, 2);
+  *--first = ':';
+  put(bus, 2);
+  *--first = ':';
+  put(domain, 4);
+  return {first, text.data() + text.size()};
 }
 
 }  // namespace vm_platform

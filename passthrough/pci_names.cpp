@@ -54,7 +54,7 @@ FileContent read_names(const std::filesystem::path& path) {
   return content;
 }
 
-/// The text of a vendor or class, from its own line to the next one's.
+/// The text of a vendor or class, from its own line to the next one's; of a subclass its name.
 struct Section {
   std::uint32_t id;
   std::string_view text;
@@ -69,11 +69,12 @@ std::string_view section_of(const std::vector<Section>& sections, std::uint32_t 
 
 struct PciNames::Index {
   FileContent content;
-  std::vector<Section> vendors, classes;  // by ID
+  std::vector<Section> vendors, classes, subclasses;  // by ID; of a subclass that is the class's and its own
 
   void build();
-  /// The lines of one device of a vendor, its own first.
-  [[nodiscard]] std::string_view device_section(std::uint16_t vendor, std::uint16_t device) const;
+  void build_subclasses();
+  /// What the file has from the line of one device of a vendor to the end of that vendor.
+  [[nodiscard]] std::string_view from_device(std::uint16_t vendor, std::uint16_t device) const;
 };
 
 namespace {
@@ -90,47 +91,31 @@ std::string_view name_after_id(std::string_view line, std::uint32_t id, std::siz
 
 std::size_t level(std::string_view line) { return std::min(line.find_first_not_of('\t'), line.size()); }
 
-/// The entry that starts at the front of `rest`, with the lines below it.
-std::string_view with_lines_below(std::string_view rest, std::size_t depth) {
-  const char* start = rest.data();
-  const std::string_view line = next_line(rest);
-  const char* end = start + line.size();
-  while (!rest.empty()) {
-    const std::string_view below = next_line(rest);
-    if (!below.starts_with('#') && level(below) <= depth) break;
-    end = below.data() + below.size();
-  }
-  return {start, static_cast<std::size_t>(end - start)};
-}
-
-/// The lines of the entry `id` one level below `section`, whose own lines start with `depth` tabs.
-std::string_view entry(std::string_view section, std::uint32_t id, std::size_t digits, std::size_t depth) {
-  std::string_view rest = section;
-  next_line(rest);
-  while (!rest.empty()) {
-    const std::string_view from_here = rest;
-    const std::string_view line = next_line(rest);
-    if (level(line) == depth && !name_after_id(line.substr(depth), id, digits).empty())
-      return with_lines_below(from_here, depth);
-  }
-  return {};
-}
-
 /// The ID on the line of a device, without its name; nothing on other lines.
 std::optional<std::uint32_t> device_id(std::string_view line) {
   if (line.size() < 7 || line[0] != '\t' || line[1] == '\t') return std::nullopt;
   return text::number<std::uint32_t>(line.substr(1, 4), 16);
 }
 
-/// The lines of a device of a vendor, looked for by halving: nothing where the vendor's devices are not sorted,
-/// perhaps.
-std::string_view sorted_entry(std::string_view section, std::uint32_t id) {
+/// The rest of a vendor's section from the line of a device, looked for line by line.
+std::string_view from_entry(std::string_view section, std::uint32_t id) {
+  next_line(section);
+  while (!section.empty()) {
+    const std::string_view from_here = section;
+    if (device_id(next_line(section)) == id) return from_here;
+  }
+  return {};
+}
+
+/// The same by halving: nothing where the vendor's devices are not sorted, perhaps.
+std::string_view from_sorted_entry(std::string_view section, std::uint32_t id) {
   std::size_t low = std::min(section.find('\n'), section.size()), high = section.size();
   while (low < high) {
     // Between the two are whole lines, `low` at the end of the one before them. Take the first device line that begins
     // in the second half; where there is none, only those before are left.
     const std::size_t middle = low + (high - low) / 2;
-    const std::size_t begin = section.rfind('\n', middle);
+    const auto* newline = static_cast<const char*>(::memrchr(section.data(), '\n', middle + 1));
+    const auto begin = static_cast<std::size_t>(newline - section.data());
     std::string_view rest = section.substr(begin + 1, high - begin - 1);
     std::optional<std::uint32_t> here;
     const char* line = rest.data();
@@ -139,7 +124,7 @@ std::string_view sorted_entry(std::string_view section, std::uint32_t id) {
       here = device_id(next_line(rest));
     }
     const auto at = static_cast<std::size_t>(line - section.data());
-    if (here == id) return with_lines_below(section.substr(at), 1);
+    if (here == id) return section.substr(at);
     if (here && *here < id)
       low = std::min(section.find('\n', at), high);
     else
@@ -188,12 +173,27 @@ void PciNames::Index::build() {
   const auto order = [](const Section& section) { return std::pair(section.id, section.text.data()); };
   for (auto* sections : {&vendors, &classes})
     if (!std::ranges::is_sorted(*sections, {}, &Section::id)) std::ranges::sort(*sections, {}, order);
+  build_subclasses();
 }
 
-std::string_view PciNames::Index::device_section(std::uint16_t vendor, std::uint16_t device) const {
+void PciNames::Index::build_subclasses() {
+  for (const Section& section : classes) {
+    std::string_view rest = section.text;
+    next_line(rest);
+    while (!rest.empty()) {
+      const std::string_view line = next_line(rest);
+      if (line.size() < 4 || level(line) != 1) continue;
+      if (const auto id = text::number<std::uint32_t>(line.substr(1, 2), 16))
+        subclasses.push_back({section.id << 8 | *id, text::trim(line.substr(3))});
+    }
+  }
+  std::ranges::stable_sort(subclasses, {}, &Section::id);
+}
+
+std::string_view PciNames::Index::from_device(std::uint16_t vendor, std::uint16_t device) const {
   const std::string_view section = section_of(vendors, vendor);
-  const std::string_view found = sorted_entry(section, device);
-  return found.empty() ? entry(section, device, 4, 1) : found;
+  const std::string_view found = from_sorted_entry(section, device);
+  return found.empty() ? from_entry(section, device) : found;
 }
 
 PciNames::PciNames() : index_(std::make_unique<Index>()) {}
@@ -222,15 +222,16 @@ std::string_view PciNames::vendor(std::uint16_t vendor) const {
 }
 
 std::string_view PciNames::device(std::uint16_t vendor, std::uint16_t device) const {
-  return name_of(index_->device_section(vendor, device), 5);
+  return name_of(index_->from_device(vendor, device), 5);
 }
 
 std::string_view PciNames::subsystem(std::uint16_t vendor, std::uint16_t device, std::uint16_t subsystem_vendor,
                                      std::uint16_t subsystem_device) const {
-  std::string_view rest = index_->device_section(vendor, device);
+  std::string_view rest = index_->from_device(vendor, device);
+  next_line(rest);
   while (!rest.empty()) {
     const std::string_view line = next_line(rest);
-    if (!line.starts_with("\t\t")) continue;
+    if (!line.starts_with('#') && level(line) < 2) break;
     const std::string_view below = name_after_id(line.substr(2), subsystem_vendor, 4);
     if (const auto name = name_after_id(below, subsystem_device, 4); !name.empty()) return name;
   }
@@ -238,11 +239,8 @@ std::string_view PciNames::subsystem(std::uint16_t vendor, std::uint16_t device,
 }
 
 std::string_view PciNames::class_name(std::uint32_t class_code) const {
-  const std::string_view section = section_of(index_->classes, class_code >> 16 & 0xff);
-  const std::string_view base = name_of(section, 4);
-  const std::string_view subclass_section = entry(section, class_code >> 8 & 0xff, 2, 1);
-  if (subclass_section.empty()) return base;
-  return name_of(subclass_section, 3);
+  const std::string_view subclass = section_of(index_->subclasses, class_code >> 8 & 0xffff);
+  return subclass.empty() ? name_of(section_of(index_->classes, class_code >> 16 & 0xff), 4) : subclass;
 }
 
 std::string PciNames::describe(const PciDeviceInfo& info) const {

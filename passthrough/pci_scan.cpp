@@ -46,13 +46,19 @@ void fill_from_link(PciDeviceInfo& info, std::string_view target) {
   if (const auto parent = PciAddress::parse(above)) info.parent = *parent;
 }
 
-/// From the function's own folder; false where it is not there (any more).
-bool fill_basic(PciDeviceInfo& info, const KernelDirectory& device) {
+/// False where the function is not there (any more). A list asks for three things of each function: opening its folder
+/// first would be a third more system calls.
+bool fill_basic(PciDeviceInfo& info, const KernelDirectory& devices, const std::string& name) {
+  std::string path = name + '/';
+  const auto attribute_path = [&, folder = path.size()](const char* attribute) {
+    path.resize(folder);
+    return (path += attribute).c_str();
+  };
   std::array<char, 4096> buffer;
-  const long length = device.read_bytes("uevent", buffer.data(), buffer.size());
+  const long length = devices.read_bytes(attribute_path("uevent"), buffer.data(), buffer.size());
   if (length > 0) fill_from_uevent(info, {buffer.data(), static_cast<std::size_t>(length)});
   const auto number = [&](const char* attribute) -> std::optional<std::uint32_t> {
-    const auto text = device.read(attribute);
+    const auto text = devices.read(attribute_path(attribute));
     return text ? text::number<std::uint32_t>(text::trim(*text), 16) : std::nullopt;
   };
   if (info.vendor == 0xffff) {  // a copied tree may have no uevent files
@@ -63,10 +69,12 @@ bool fill_basic(PciDeviceInfo& info, const KernelDirectory& device) {
     info.class_code = class_code.value_or(0);
     info.subsystem_vendor = static_cast<std::uint16_t>(number("subsystem_vendor").value_or(0));
     info.subsystem_device = static_cast<std::uint16_t>(number("subsystem_device").value_or(0));
-    if (const auto driver = device.link("driver")) info.driver = driver->substr(driver->rfind('/') + 1);
+    if (const auto driver = devices.link(attribute_path("driver")))
+      info.driver = driver->substr(driver->rfind('/') + 1);
   }
-  if (const auto group = device.link("iommu_group"))
+  if (const auto group = devices.link(attribute_path("iommu_group")))
     info.iommu_group = text::number<int>(std::string_view(*group).substr(group->rfind('/') + 1));
+  if (const auto target = devices.link(name.c_str())) fill_from_link(info, *target);
   return true;
 }
 
@@ -78,9 +86,10 @@ void fill_from_header(PciDeviceInfo& info, std::span<const std::uint8_t, 8> from
   info.multifunction = (from_8[6] & 0x80) != 0;
 }
 
-void fill_header(PciDeviceInfo& info, const KernelDirectory& device) {
+void fill_header(PciDeviceInfo& info, const KernelDirectory& devices, const std::string& name) {
   std::array<std::uint8_t, 8> from_8;
-  if (device.read_bytes("config", from_8.data(), from_8.size(), 8) == 8) fill_from_header(info, from_8);
+  if (devices.read_bytes((name + "/config").c_str(), from_8.data(), from_8.size(), 8) == 8)
+    fill_from_header(info, from_8);
 }
 
 /// Bytes that the decoder of a capability looks at (PCI Express Base Specification 6.0, 7.5.2, 7.5.3, 7.7, 7.9); 0
@@ -151,19 +160,25 @@ class ConfigReader {
 
   void read_extended() {
     constexpr std::size_t kLongest = 0x100;  // of those whose content does not say how many parts they have
-    std::bitset<ConfigSpace::kMaxSize / 4> seen;
+    std::bitset<ConfigSpace::kMaxSize / 4> seen, whole;
     for (std::size_t offset = kConventional; offset >= kConventional && !seen.test(offset / 4);) {
-      if (offset != kConventional && !read(offset, 4)) break;
       std::uint32_t header = 0;
       std::memcpy(&header, &bytes_[offset], sizeof(header));
       if (header == 0 || header == 0xffffffff) break;
       seen.set(offset / 4);
-      offset = header >> 20 & 0xffcU;
+      const std::size_t next = header >> 20 & 0xffcU;
+      if (next > offset && next - offset <= kLongest) {  // as most are: its rest and the next one's header at once
+        if (!read(offset + 4, next - offset)) break;
+        whole.set(offset / 4);
+      } else if (next >= kConventional && !read(next, 4)) {
+        break;
+      }
+      offset = next;
     }
-    // Each from behind its header to where the next one in the space begins.
+    // The others from behind their headers to where the next one in the space begins.
     for (std::size_t start = kConventional / 4, next = 0; start < seen.size(); start = next) {
       for (next = start + 1; next < seen.size() && !seen.test(next);) ++next;
-      if (!seen.test(start)) continue;
+      if (!seen.test(start) || whole.test(start)) continue;
       std::uint16_t id = 0;
       std::memcpy(&id, &bytes_[4 * start], sizeof(id));
       const auto kind = static_cast<PciExtCapId>(id);
@@ -272,16 +287,16 @@ void fill_full(PciDeviceInfo& info, const KernelDirectory& device) {
 /// Nothing where the function is not there (any more).
 std::optional<PciDeviceInfo> read_function(const KernelDirectory& devices, PciAddress address, PciScanDetail detail) {
   const std::string name = address.to_string();
-  const auto device = devices.below(name.c_str());
-  if (!device) return std::nullopt;
   std::optional<PciDeviceInfo> info(std::in_place);
   info->address = address;
-  if (!fill_basic(*info, *device)) return std::nullopt;
-  if (const auto target = devices.link(name.c_str())) fill_from_link(*info, *target);
-  if (detail == PciScanDetail::Full)
-    fill_full(*info, *device);
-  else
-    fill_header(*info, *device);
+  if (!fill_basic(*info, devices, name)) return std::nullopt;
+  if (detail == PciScanDetail::Basic) {
+    fill_header(*info, devices, name);
+    return info;
+  }
+  const auto device = devices.below(name.c_str());
+  if (!device) return std::nullopt;
+  fill_full(*info, *device);
   return info;
 }
 

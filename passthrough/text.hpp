@@ -1,6 +1,7 @@
 // Small helpers for text that the kernel and dumps give us.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <optional>
@@ -19,11 +20,12 @@ std::optional<T> number(std::string_view text, int base = 10) {
   return value;
 }
 
+constexpr bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
 inline std::string_view trim(std::string_view text) {
-  constexpr std::string_view kSpace = " \t\r\n";
-  const auto first = text.find_first_not_of(kSpace);
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
+  while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
+  while (!text.empty() && is_blank(text.back())) text.remove_suffix(1);
+  return text;
 }
 
 /// The part before the next `separator`; `rest` moves past it.
@@ -38,9 +40,9 @@ inline std::string_view take(std::string_view& rest, char separator) {
 inline std::vector<std::string_view> words(std::string_view line) {
   std::vector<std::string_view> parts;
   while (!(line = trim(line)).empty()) {
-    const auto end = line.find_first_of(" \t\r\n");
+    const auto end = static_cast<std::size_t>(std::ranges::find_if(line, is_blank) - line.begin());
     parts.push_back(line.substr(0, end));
-    line = end == std::string_view::npos ? std::string_view{} : line.substr(end);
+    line.remove_prefix(end);
   }
   return parts;
 }

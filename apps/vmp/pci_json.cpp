@@ -1,10 +1,13 @@
 #include "apps/vmp/pci_json.hpp"
 
+#include <fmt/compile.h>
 #include <fmt/format.h>
 
 namespace vm_platform::vmp {
 
-std::string id_text(std::uint16_t vendor, std::uint16_t device) { return fmt::format("{:04x}:{:04x}", vendor, device); }
+std::string id_text(std::uint16_t vendor, std::uint16_t device) {
+  return fmt::format(FMT_COMPILE("{:04x}:{:04x}"), vendor, device);
+}
 
 nlohmann::ordered_json summary_json(const PciDeviceInfo& device, const PciNames& names) {
   nlohmann::ordered_json json;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 
 namespace vm_platform::vmp {
@@ -15,19 +16,31 @@ bool colours_wanted() {
 std::string bold(const std::string& text) { return colours_wanted() ? "\033[1m" + text + "\033[0m" : text; }
 std::string dim(const std::string& text) { return colours_wanted() ? "\033[2m" + text + "\033[0m" : text; }
 
-void Table::print() const {
-  std::vector<std::size_t> widths;
-  for (const auto& row : rows_) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+void Table::add(std::initializer_list<std::string_view> row) {
+  std::size_t column = 0;
+  for (const std::string_view cell : row) {
+    text_ += cell;
+    ends_.push_back(text_.size());
+    widths_[column] = std::max(widths_[column], cell.size());
+    ++column;
   }
-  for (std::size_t r = 0; r < rows_.size(); ++r) {
-    std::string line;
-    for (std::size_t i = 0; i < rows_[r].size(); ++i) {
-      line += rows_[r][i];
-      if (i + 1 < rows_[r].size()) line.append(widths[i] - rows_[r][i].size() + 2, ' ');
+}
+
+void Table::print() const {
+  std::string line;
+  std::size_t begin = 0;
+  for (std::size_t cell = 0; cell < ends_.size(); ++cell) {
+    const std::size_t column = cell % widths_.size(), length = ends_[cell] - begin;
+    line.append(text_, begin, length);
+    begin = ends_[cell];
+    if (column + 1 < widths_.size()) {
+      line.append(widths_[column] - length + 2, ' ');
+      continue;
     }
-    fmt::print("{}\n", r == 0 ? bold(line) : line);
+    if (cell < widths_.size()) line = bold(line);
+    line += '\n';
+    std::fwrite(line.data(), 1, line.size(), stdout);
+    line.clear();
   }
 }
 

@@ -1,21 +1,27 @@
 // Tables for people: columns as wide as their widest cell, the last one as long as it likes.
 #pragma once
 
+#include <cstddef>
+#include <initializer_list>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace vm_platform::vmp {
 
 class Table {
  public:
-  explicit Table(std::vector<std::string> header) : rows_{std::move(header)} {}
-  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
-  [[nodiscard]] bool has_rows() const { return rows_.size() > 1; }
+  explicit Table(std::initializer_list<std::string_view> header) : widths_(header.size()) { add(header); }
+  /// As many cells as the header has.
+  void add(std::initializer_list<std::string_view> row);
+  [[nodiscard]] bool has_rows() const { return ends_.size() > widths_.size(); }
   /// To stdout; the header is emphasized on a terminal.
   void print() const;
 
  private:
-  std::vector<std::vector<std::string>> rows_;
+  std::string text_;               // all cells, row by row
+  std::vector<std::size_t> ends_;  // of each cell in it
+  std::vector<std::size_t> widths_;
 };
 
 /// Whether stdout is a terminal that may be coloured (NO_COLOR is obeyed).

@@ -90,7 +90,7 @@ int list(const Options& options) {
     const std::string revision = device.revision == 0 ? "" : fmt::format(" (rev {:02x})", device.revision);
     table.add({device.address.to_string(), device.iommu_group ? std::to_string(*device.iommu_group) : "-",
                id_text(device.vendor, device.device), device.driver.empty() ? "-" : device.driver,
-               std::string(names.class_name(device.class_code)), names.describe(device) + revision});
+               names.class_name(device.class_code), names.describe(device) + revision});
   });
   if (!listed) return report(listed.error());
   if (options.json)
@@ -125,12 +125,13 @@ constexpr std::pair<unsigned, std::string_view> kErrorBits[] = {
     {13, "master abort received"}, {14, "SERR signalled"},         {15, "parity detected"}};
 
 std::string device_text(const PciDeviceInfo& device, const PciNames& names) {
-  std::string text;
-  const auto out = std::back_inserter(text);
+  constexpr std::size_t kNameWidth = 14;
+  std::string text = bold(device.address.to_string()) + "  " + names.describe(device) + "\n";
   const auto line = [&](std::string_view name, std::string_view value) {
-    if (!value.empty()) fmt::format_to(out, "  {:<14} {}\n", name, value);
+    if (value.empty()) return;
+    text.append("  ").append(name).append(std::max(name.size(), kNameWidth) - name.size() + 1, ' ');
+    text.append(value).append("\n");
   };
-  fmt::format_to(out, "{}  {}\n", bold(device.address.to_string()), names.describe(device));
   line("id", id_text(device.vendor, device.device) + fmt::format(" (rev {:02x})", device.revision));
   const auto subsystem =
       names.subsystem(device.vendor, device.device, device.subsystem_vendor, device.subsystem_device);
@@ -164,10 +165,10 @@ std::string device_text(const PciDeviceInfo& device, const PciNames& names) {
                            bar.is_64bit ? ", 64-bit" : "", bar.prefetchable ? ", prefetchable" : ""));
   }
   for (const PciCapability& capability : device.capabilities.list) {
-    fmt::format_to(out, "  [{:0{}x}] {}\n", capability.offset, capability.extended ? 3 : 2,
-                   capability_name(capability));
+    text +=
+        fmt::format("  [{:0{}x}] {}\n", capability.offset, capability.extended ? 3 : 2, capability_name(capability));
     for (const PciField& field : describe_capability(device.config, capability))
-      fmt::format_to(out, "         {}: {}\n", dim(field.name), field.value);
+      text.append("         ").append(dim(field.name)).append(": ").append(field.value).append("\n");
   }
   if (device.config.size() == 64 && device.header_type == 0 && (device.config.u16(6) & 0x10) != 0)
     line("note", "only the header is readable: run as root to see capabilities");

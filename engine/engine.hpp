@@ -82,6 +82,11 @@ struct EngineOptions {
   std::optional<JitMode> code_memory = {};
   /// Makes less use of the host's CPU than could be made, as it is done where there is less: generated code and CPUID.
   HostCpuUse host_cpu = HostCpuUse::All;
+  /// The software engine's memory for translated code, kMinCodeBytes to kMaxCodeBytes. When it is full, translation
+  /// begins anew.
+  std::uint64_t code_bytes = kMaxCodeBytes;
+
+  static constexpr std::uint64_t kMinCodeBytes = 1 * kMiB, kMaxCodeBytes = 48 * kMiB;
 };
 
 /// Fails with `Unsupported`, naming what is missing, on a host that cannot run it.

@@ -27,6 +27,24 @@ struct Rom : MmioDevice {
   unsigned reads = 0;
 };
 
+TEST_F(SoftEngineTest, MoreCodeThanThereIsMemoryForIsTranslatedAnew) {
+  // 2 MiB of blocks that lead to one another, in a page and over its end, until RCX is 0: inc rbx; jmp next.
+  make_engine({.code_bytes = EngineOptions::kMinCodeBytes});
+  constexpr std::uint64_t kBegin = 0x400000, kEnd = 0x600000, kDistance = 64, kPasses = 3;
+  for (std::uint64_t at = kBegin; at < kEnd; at += kDistance) {
+    constexpr std::uint8_t kBlock[] = {0x48, 0xff, 0xc3, 0xeb, kDistance - 5};
+    std::memcpy(memory_->host(Gpa(at), sizeof kBlock), kBlock, sizeof kBlock);
+  }
+  constexpr std::uint8_t kReturn[] = {0xc3};
+  std::memcpy(memory_->host(Gpa(kEnd), sizeof kReturn), kReturn, sizeof kReturn);
+  state_.gpr[kRcx] = kPasses, state_.gpr[kRbx] = 0, state_.gpr[kRdi] = kBegin;
+  const CpuState end = run({0xff, 0xd7, 0xff, 0xc9, 0x75, 0xfa});  // again: call rdi; dec ecx; jnz again
+  constexpr std::uint64_t kBlocks = (kEnd - kBegin) / kDistance;
+  EXPECT_EQ(end.gpr[kRbx], kPasses * kBlocks);
+  EXPECT_GT(engine_->stats().translated_blocks, kPasses * kBlocks);  // none was kept from one pass to the next
+  EXPECT_LE(engine_->stats().code_bytes, EngineOptions::kMinCodeBytes);
+}
+
 TEST_F(SoftEngineTest, CodeOutsideOfRamIsReadFromTheBus) {
   // The bytes behind the last page of RAM: the rest of `mov eax, 0x78563412`, and a loop that adds up 3 + 2 + 1.
   Rom rom({0x12, 0x34, 0x56, 0x78, 0xb9, 3, 0, 0, 0, 0x01, 0xcb, 0xff, 0xc9, 0x75, 0xfa, 0x89, 0x1e, 0xe6, 0xf4});

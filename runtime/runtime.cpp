@@ -68,7 +68,10 @@ Result<std::unique_ptr<Runtime>> Runtime::Impl::create(RuntimeConfig config, con
   impl->pc_ = std::move(*pc);
   auto engine = make_engine(
       {.memory = &impl->pc_->memory(), .ports = &impl->pc_->ports(), .mmio = &impl->pc_->mmio(), .tsc = tsc},
-      {.cpus = cpus, .five_level_paging = impl->config_.five_level_paging, .host_cpu = impl->config_.host_cpu});
+      {.cpus = cpus,
+       .five_level_paging = impl->config_.five_level_paging,
+       .host_cpu = impl->config_.host_cpu,
+       .code_bytes = impl->config_.code_bytes});
   if (!engine) return fail(engine.error());
   impl->engine_ = std::move(*engine);
   std::vector<std::unique_ptr<Vcpu>> vcpus;

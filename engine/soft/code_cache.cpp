@@ -6,8 +6,14 @@
 
 namespace vm_platform::soft {
 
-Result<std::unique_ptr<CodeCache>> CodeCache::create(std::uint64_t guest_memory_end, std::optional<JitMode> mode) {
-  auto memory = JitMemory::create({.size = kCodeBytes, .mode = mode, .name = "translated-code"});
+Result<std::unique_ptr<CodeCache>> CodeCache::create(std::uint64_t guest_memory_end, std::uint64_t code_bytes,
+                                                     std::optional<JitMode> mode) {
+  if (code_bytes < EngineOptions::kMinCodeBytes || code_bytes > kMaxCodeBytes) {
+    return fail(VmError(ErrorCode::InvalidArgument, "create code cache", std::to_string(code_bytes) + " bytes",
+                        "not a usable size")
+                    .with_hint("give 1M to 48M"));
+  }
+  auto memory = JitMemory::create({.size = code_bytes, .mode = mode, .name = "translated-code"});
   if (!memory) return fail(memory.error());
   return std::unique_ptr<CodeCache>(new CodeCache(std::move(*memory), guest_memory_end));
 }
@@ -149,6 +155,7 @@ void CodeCache::clear() {
   for (std::uint32_t number = 0; number < exit_count_; ++number) exit(number) = Exit{};
   exit_count_ = 0;
   used_ = 0;
+  ++generation_;
 }
 
 }  // namespace vm_platform::soft

@@ -10,6 +10,7 @@
 #include <vector>
 #include <vm_platform/jit_memory.hpp>
 
+#include "engine/engine.hpp"
 #include "engine/soft/code_pages.hpp"
 #include "engine/soft/counter.hpp"
 #include "engine/soft/instruction.hpp"
@@ -64,11 +65,12 @@ struct Block {
 /// removes blocks needs the world stopped.
 class CodeCache {
  public:
-  static constexpr std::uint64_t kCodeBytes = 48 * kMiB;
+  static constexpr std::uint64_t kMaxCodeBytes = EngineOptions::kMaxCodeBytes;
   static constexpr std::uint32_t kMaxExits = 1 << 20;
 
   /// `mode` forces a way of writing code; otherwise the best that the host allows.
-  static Result<std::unique_ptr<CodeCache>> create(std::uint64_t guest_memory_end, std::optional<JitMode> mode = {});
+  static Result<std::unique_ptr<CodeCache>> create(std::uint64_t guest_memory_end, std::uint64_t code_bytes,
+                                                   std::optional<JitMode> mode);
 
   // ---- lock-free
   [[nodiscard]] Block* find(std::uint64_t physical, std::uint64_t rip, std::uint64_t cs_base, const Mode& mode) const;
@@ -104,13 +106,16 @@ class CodeCache {
     }
     return count;
   }
-  /// Forgets everything.
+  /// Forgets everything: no pointer to a block and no exit's number means anything afterwards.
   void clear();
+  /// How often that was done. Whoever waits for the lock, or writes to the guest's memory, looks whether it has changed
+  /// before using what is known of blocks.
+  [[nodiscard]] std::uint64_t generation() const { return generation_; }
 
   CodePages pages;
   Counter translated_instructions, translated_blocks, invalidated_blocks;
   [[nodiscard]] std::uint64_t code_bytes() const { return used_; }
-  [[nodiscard]] std::span<const std::byte> executable_bytes() const { return {memory_.executable(), kCodeBytes}; }
+  [[nodiscard]] std::span<const std::byte> executable_bytes() const { return {memory_.executable(), memory_.size()}; }
   [[nodiscard]] std::uint64_t code_begin() const { return reinterpret_cast<std::uint64_t>(memory_.executable()); }
   [[nodiscard]] std::uint32_t exit_count() const { return exit_count_; }
 
@@ -137,9 +142,10 @@ class CodeCache {
     return blocks_[number / kBlockChunk][number % kBlockChunk];
   }
   /// In the order of their code.
-  std::unique_ptr<std::unique_ptr<Block>[]> blocks_[kCodeBytes / kBlockAlignment / kBlockChunk];
+  std::unique_ptr<std::unique_ptr<Block>[]> blocks_[kMaxCodeBytes / kBlockAlignment / kBlockChunk];
   std::atomic<std::uint32_t> block_count_ = 0;
   std::unordered_map<std::uint64_t, std::vector<Block*>> by_page_;
+  std::uint64_t generation_ = 0;
 };
 
 }  // namespace vm_platform::soft

@@ -215,13 +215,24 @@ void SoftCpu::step_checked(const Mode& mode, bool single_step, bool stack_change
 
 void SoftCpu::run_block(Block& block) {
   const Mode mode = block.mode;
-  if (block.locked && !alone) {
-    const World::Lock lock(world);
-    const World::Stop stop(world);
+  if (!block.locked || alone) {
     vmp_soft_enter(code.executable(block));
-    commit_writes();
-  } else {
-    vmp_soft_enter(code.executable(block));
+    after_block(mode);
+    return;
+  }
+  Block* current = &block;
+  for (;;) {
+    const std::uint64_t generation = code.generation();
+    {
+      const World::Lock lock(world);
+      if (code.generation() == generation) {
+        const World::Stop stop(world);
+        vmp_soft_enter(code.executable(*current));
+        commit_writes();
+        break;
+      }
+    }
+    current = &find_block(rip, mode);  // cleared while this CPU waited
   }
   after_block(mode);
 }
@@ -241,15 +252,9 @@ void SoftCpu::after_block(const Mode& mode) {
     }
   }
   switch (reason) {
-    case ExitReason::Link:
-      commit_writes();
-      on_link(static_cast<std::uint32_t>(exit_value), mode);
-      return;
+    case ExitReason::Link: on_link(static_cast<std::uint32_t>(exit_value), mode); return;
     case ExitReason::Indirect: on_indirect(mode); return;
-    case ExitReason::Execute:
-      commit_writes();
-      on_execute(static_cast<std::uint32_t>(exit_value));
-      return;
+    case ExitReason::Execute: on_execute(static_cast<std::uint32_t>(exit_value)); return;
     case ExitReason::Poll:
       rip = interrupted_rip();
       check_interrupts_ = true;
@@ -289,14 +294,19 @@ std::uint64_t SoftCpu::rip_of(std::uint64_t host_pc, std::uint32_t offset) const
 }
 
 void SoftCpu::on_link(std::uint32_t number, const Mode& mode) {
-  rip = code.exit(number).target_rip;
-  if (mode.checked || code.exit(number).kind == Exit::Kind::Checked) return;
-  Block* from = code.exit(number).from;
+  // What is needed of the exit is read first: the cache may be cleared by another CPU while this one waits to write to
+  // code, by itself to make room for the target, and by another CPU again before the lock is taken.
+  const std::uint64_t generation = code.generation();
+  Exit& exit = code.exit(number);
+  const bool leads_on = !mode.checked && exit.kind != Exit::Kind::Checked;
+  const Block* from = exit.from;
+  const std::uint64_t next = exit.target_rip;
+  commit_writes();
+  rip = next;
+  if (!leads_on) return;
   Block& target = find_block(rip, mode);
   const World::Lock lock(world);
-  // Taking the lock may have let another CPU remove either block.
-  Exit& exit = code.exit(number);
-  if (!from->valid || exit.from != from || !target.valid || !target.kept) return;
+  if (code.generation() != generation || !from->valid || !target.valid || !target.kept) return;
   if (exit.kind == Exit::Kind::SamePage && target.second_physical == 0) {
     if (exit.to != &target) code.link(number, target);
     return;
@@ -329,14 +339,18 @@ void SoftCpu::on_indirect(const Mode& mode) {
 }
 
 void SoftCpu::on_execute(std::uint32_t number) {
-  Exit& exit = code.exit(number);
-  rip = exit.target_rip;
-  if (exit.kind == Exit::Kind::Retry) {
+  // All that is needed of the exit is read before anything is written, and the instruction held on to: it may be
+  // overwritten by what came before it, by itself, or by another CPU.
+  const Exit& exit = code.exit(number);
+  const bool retry = exit.kind == Exit::Kind::Retry;
+  const std::uint64_t at = exit.target_rip;
+  const std::shared_ptr<const Instruction> held = exit.instruction;
+  commit_writes();
+  rip = at;
+  if (retry) {
     retry_checked_ = true;
     return;
   }
-  // Held on to: the instruction may overwrite itself, or another CPU may.
-  const std::shared_ptr<const Instruction> held = exit.instruction;
   const Instruction& instruction = *held;
   if (instruction.info.mnemonic == ZYDIS_MNEMONIC_INVALID) {
     if (instruction.info.length > 15) raise(Vector::GeneralProtection, 0);

@@ -244,7 +244,8 @@ class SoftEngine final : public Engine, private GuestWriteObserver {
 Result<std::unique_ptr<Engine>> create_soft_engine(const EngineEnvironment& environment, const EngineOptions& options) {
   if (auto usable = check_host(HostCpu::as_used(options.host_cpu)); !usable) return fail(usable.error());
   const auto regions = environment.memory->regions();
-  auto cache = soft::CodeCache::create(regions.back().base.value + regions.back().size, options.code_memory);
+  auto cache =
+      soft::CodeCache::create(regions.back().base.value + regions.back().size, options.code_bytes, options.code_memory);
   if (!cache) return fail(cache.error());
   auto native_faults = handle_native_faults((*cache)->executable_bytes());
   if (!native_faults) return fail(native_faults.error());

@@ -33,6 +33,8 @@ struct RuntimeConfig {
   unsigned cpus = 1;
   EngineChoice engine = EngineChoice::Auto;
   HostCpuUse host_cpu = HostCpuUse::All;  ///< Less than all is for tests of what runs on older hosts.
+  /// Most memory for translated code, 1 to 48 MiB: with less, a guest that runs much code has it translated again.
+  std::uint64_t code_bytes = 48 * kMiB;
   bool five_level_paging = false;  ///< Gives the CPUs 57-bit linear addresses (LA57), which slows a kernel's start.
 };
 

@@ -39,6 +39,7 @@ struct Options {
   std::string cpus = "1";
   std::string engine = "auto";
   std::string host_cpu = "all";
+  std::string code_memory = "48M";
   std::string protocol = "auto";
   std::string console = "stdio";
   std::string serial2 = "none";
@@ -91,6 +92,9 @@ Result<RuntimeConfig> make_config(const Options& options) {
   } else if (options.host_cpu != "all") {
     return bad("--host-cpu", options.host_cpu, "no such part of a CPU", "give all, no-bmi2 or baseline");
   }
+  const auto code_bytes = parse_size(options.code_memory);
+  if (!code_bytes) return bad("--code-memory", options.code_memory, code_bytes.error().reason(), "give 1M to 48M");
+  config.code_bytes = *code_bytes;
   bool known = false;
   for (const BootMethod method : {BootMethod::Auto, BootMethod::Linux, BootMethod::Pvh, BootMethod::Multiboot}) {
     if (options.protocol != to_string(method)) continue;
@@ -311,6 +315,11 @@ void add_run(CLI::App& app, Action& action) {
           "What the software engine uses of this host's CPU: all, no-bmi2 (as on CPUs before 2013), baseline (no "
           "XSAVE and so no AVX either); the guest is given as much")
       ->type_name("NAME")
+      ->capture_default_str();
+  command
+      ->add_option("--code-memory", options->code_memory,
+                   "Most memory that the software engine keeps translated code in, 1M to 48M")
+      ->type_name("SIZE")
       ->capture_default_str();
   command->add_option("--boot", options->protocol, "Boot protocol: auto (what the file is), linux, pvh or multiboot")
       ->type_name("NAME")

@@ -17,13 +17,19 @@ namespace {
 std::atomic<int> g_raw_descriptor{-1};
 termios g_before{};
 
-constexpr std::array kFatalSignals = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP, SIGQUIT};
+struct FatalSignal {
+  int number;
+  struct sigaction before = {};  ///< The default action, or a sanitizer's, which has more to say.
+};
+std::array g_fatal_signals = {FatalSignal{SIGSEGV}, FatalSignal{SIGBUS}, FatalSignal{SIGILL},  FatalSignal{SIGFPE},
+                              FatalSignal{SIGABRT}, FatalSignal{SIGSYS}, FatalSignal{SIGTRAP}, FatalSignal{SIGQUIT}};
 
 void restore_and_die(int number) {
   const int descriptor = g_raw_descriptor.exchange(-1);
   if (descriptor >= 0) ::tcsetattr(descriptor, TCSANOW, &g_before);
-  ::signal(number, SIG_DFL);
-  ::raise(number);  // again, with the default action: a core dump where that is configured
+  for (const FatalSignal& fatal : g_fatal_signals)
+    if (fatal.number == number) ::sigaction(number, &fatal.before, nullptr);
+  ::raise(number);  // again, for what would have come of it: a core dump where that is configured
 }
 
 /// As `tcsetattr`, also from a background process group, which would be stopped otherwise.
@@ -62,11 +68,9 @@ void catch_fatal_signals() {
   action.sa_handler = restore_and_die;
   action.sa_flags = SA_ONSTACK | static_cast<int>(SA_RESETHAND);
   ::sigfillset(&action.sa_mask);
-  for (const int number : kFatalSignals) {
-    struct sigaction old{};
-    // A handler that is there already (a sanitizer's) stays: it knows what to do.
-    if (::sigaction(number, nullptr, &old) == 0 && (old.sa_flags & SA_SIGINFO) == 0 && old.sa_handler == SIG_DFL)
-      ::sigaction(number, &action, nullptr);
+  for (FatalSignal& fatal : g_fatal_signals) {
+    ::sigaction(fatal.number, nullptr, &fatal.before);
+    ::sigaction(fatal.number, &action, nullptr);
   }
 }
 

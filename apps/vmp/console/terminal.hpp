@@ -14,7 +14,7 @@ unsigned reserve_standard_descriptors();
 
 /// From here on a fatal signal of our own (SIGSEGV, SIGABRT …) restores a terminal that is raw before the process dies.
 /// Call it before an engine exists: its handlers for faults of generated code stand above these and pass on what is not
-/// theirs. A handler that is there already (a sanitizer's) stays.
+/// theirs. What was to happen before (a sanitizer's report, by default the end) happens then.
 void catch_fatal_signals();
 
 /// Raw mode (no echo, no line editing, no signals from keys, bytes as they are) for as long as it lives. At most one

@@ -169,11 +169,11 @@ void PciNames::Index::build() {
     position = end + 1;
   }
   close_section(all.size());
+  build_subclasses();
   // The file comes sorted; others' may not. Of two entries with one ID the first counts.
   const auto order = [](const Section& section) { return std::pair(section.id, section.text.data()); };
-  for (auto* sections : {&vendors, &classes})
+  for (auto* sections : {&vendors, &classes, &subclasses})
     if (!std::ranges::is_sorted(*sections, {}, &Section::id)) std::ranges::sort(*sections, {}, order);
-  build_subclasses();
 }
 
 void PciNames::Index::build_subclasses() {
@@ -187,7 +187,6 @@ void PciNames::Index::build_subclasses() {
         subclasses.push_back({section.id << 8 | *id, text::trim(line.substr(3))});
     }
   }
-  std::ranges::stable_sort(subclasses, {}, &Section::id);
 }
 
 std::string_view PciNames::Index::from_device(std::uint16_t vendor, std::uint16_t device) const {

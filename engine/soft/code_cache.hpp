@@ -75,7 +75,11 @@ class CodeCache {
   // ---- lock-free
   [[nodiscard]] Block* find(std::uint64_t physical, std::uint64_t rip, std::uint64_t cs_base, const Mode& mode) const;
   [[nodiscard]] const std::byte* executable(const Block& block) const { return memory_.executable() + block.code; }
-  [[nodiscard]] Exit& exit(std::uint32_t number) { return exits_[number / kExitChunk][number % kExitChunk]; }
+  /// Generated code told the number: that its block was added before is seen by looking at how many there are.
+  [[nodiscard]] Exit& exit(std::uint32_t number) {
+    static_cast<void>(block_count_.load(std::memory_order_acquire));
+    return exits_[number / kExitChunk][number % kExitChunk];
+  }
   /// The block that a host address lies in, or null.
   [[nodiscard]] Block* block_at(std::uint64_t host_address) const;
 

@@ -45,6 +45,14 @@ TEST_F(SoftEngineTest, MoreCodeThanThereIsMemoryForIsTranslatedAnew) {
   EXPECT_LE(engine_->stats().code_bytes, EngineOptions::kMinCodeBytes);
 }
 
+TEST_F(SoftEngineTest, TheEngineItselfMayWriteToAPageOfRunningCode) {
+  // The page that the KVM clock is put into is the one that WRMSR is in.
+  constexpr std::uint64_t kClock = kCode + 0x800;
+  state_.gpr[kRcx] = 0x4b564d01, state_.gpr[kRax] = kClock | 1, state_.gpr[kRdx] = 0;
+  run({0x0f, 0x30, 0xff, 0xc0});                   // wrmsr; inc eax
+  EXPECT_NE(get<std::uint32_t>(kClock + 24), 0u);  // tsc_to_system_mul
+}
+
 TEST_F(SoftEngineTest, CodeOutsideOfRamIsReadFromTheBus) {
   // The bytes behind the last page of RAM: the rest of `mov eax, 0x78563412`, and a loop that adds up 3 + 2 + 1.
   Rom rom({0x12, 0x34, 0x56, 0x78, 0xb9, 3, 0, 0, 0, 0x01, 0xcb, 0xff, 0xc9, 0x75, 0xfa, 0x89, 0x1e, 0xe6, 0xf4});

@@ -53,7 +53,7 @@ Block& SoftCpu::find_block(std::uint64_t at, const Mode& mode) {
     if (block->second_physical == 0) return *block;
     // It goes on in the next page: that one must still be where it was.
     if (fetch_page(page_after(linear)).physical == (block->second_physical & ~std::uint64_t{4095})) return *block;
-    invalidate_code(world, code, physical, 1, true);
+    invalidate_code(world, code, physical, 1);
   }
   return translate(linear, at, cs_base, mode);
 }
@@ -77,10 +77,18 @@ void revoke_writes(World& world, const std::byte* host_page) {
 }  // namespace
 
 void SoftCpu::make_room_for_code() {
-  if (!code.nearly_full()) return;
-  const World::Stop stop(world);
-  for (SoftCpu* cpu : world.cpus) cpu->links.drop_all();
-  code.clear();
+  if (code.nearly_full()) {
+    const World::Stop stop(world);
+    for (SoftCpu* cpu : world.cpus) cpu->links.drop_all();
+    code.clear();
+  }
+  // Another CPU may find a block and run it as soon as it is added, so its slots lead to the run loop before that. They
+  // do so again after the cache is cleared.
+  constexpr std::uint32_t kAtOnce = 4096;
+  while (code.exit_count() + CodeCache::kMaxBlockExits > world.slots) {
+    for (SoftCpu* cpu : world.cpus) cpu->links.add_slots(world.slots, kAtOnce);
+    world.slots += kAtOnce;
+  }
 }
 
 Block& SoftCpu::translate(std::uint64_t linear, std::uint64_t at, std::uint64_t cs_base, const Mode& mode) {
@@ -111,8 +119,6 @@ Block& SoftCpu::translate(std::uint64_t linear, std::uint64_t at, std::uint64_t 
         block = Translator(code, host, mode, at, cs_base, bytes).translate();
       }
     }
-    if (block != nullptr)
-      for (SoftCpu* cpu : world.cpus) cpu->links.add_slots(block->first_exit, block->exits);
   }
   return block != nullptr ? *block : translate_outside_ram(linear, at, cs_base, mode);
 }
@@ -131,14 +137,12 @@ Block& SoftCpu::translate_outside_ram(std::uint64_t linear, std::uint64_t at, st
   const World::Lock lock(world);
   make_room_for_code();
   const CodeBytes source{std::span<const std::uint8_t>(bytes).first(size), {}, fetch_page(linear).physical, 0, false};
-  Block* block = Translator(code, host, mode, at, cs_base, source).translate();
-  for (SoftCpu* cpu : world.cpus) cpu->links.add_slots(block->first_exit, block->exits);
-  return *block;
+  return *Translator(code, host, mode, at, cs_base, source).translate();
 }
 
-void invalidate_code(World& world, CodeCache& cache, std::uint64_t physical, std::uint64_t size, bool inside) {
-  const World::Lock lock(world, inside);
-  const World::Stop stop(world, inside);
+void invalidate_code(World& world, CodeCache& cache, std::uint64_t physical, std::uint64_t size) {
+  const World::Lock lock(world);
+  const World::Stop stop(world);
   cache.invalidate(physical, size, [&](const Block& block) {
     const auto address = reinterpret_cast<std::uint64_t>(cache.executable(block));
     for (SoftCpu* cpu : world.cpus) {

@@ -66,7 +66,7 @@ struct Block {
 class CodeCache {
  public:
   static constexpr std::uint64_t kMaxCodeBytes = EngineOptions::kMaxCodeBytes;
-  static constexpr std::uint32_t kMaxExits = 1 << 20;
+  static constexpr std::uint32_t kMaxExits = 1 << 20, kMaxBlockExits = 512;
 
   /// `mode` forces a way of writing code; otherwise the best that the host allows.
   static Result<std::unique_ptr<CodeCache>> create(std::uint64_t guest_memory_end, std::uint64_t code_bytes,
@@ -89,7 +89,7 @@ class CodeCache {
   [[nodiscard]] std::uint32_t free_offset() const { return used_; }
   [[nodiscard]] std::size_t free_bytes() const { return staging_ ? kStagingBytes : memory_.size() - used_; }
   [[nodiscard]] bool nearly_full() const {
-    return memory_.size() - used_ < kStagingBytes || exit_count_ + 512 > kMaxExits;
+    return memory_.size() - used_ < kStagingBytes || exit_count_ + kMaxBlockExits > kMaxExits;
   }
   std::uint32_t add_exit(Exit exit);
   /// Takes a finished block of `code_size` bytes at free_code() in.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "engine/soft/instruction.hpp"
@@ -26,8 +27,11 @@ const ZydisDecoder& decoder_for(CodeSize size) {
 
 bool decode(const std::uint8_t* bytes, std::size_t available, std::uint64_t rip, CodeSize size,
             Instruction& instruction) {
-  if (!ZYAN_SUCCESS(
-          ZydisDecoderDecodeFull(&decoder_for(size), bytes, available, &instruction.info, instruction.operands)))
+  // From a copy: another CPU may be writing to the guest's bytes, and what is decoded must be what is copied to run.
+  const std::size_t taken = std::min(available, sizeof instruction.bytes);
+  std::memcpy(instruction.bytes, bytes, taken);
+  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_for(size), instruction.bytes, taken, &instruction.info,
+                                           instruction.operands)))
     return false;
   // Zydis 4.0 takes SIB base 101b with mod 00 for R13 where the address size is 32 bits and REX.B is set; there is
   // none.
@@ -41,7 +45,6 @@ bool decode(const std::uint8_t* bytes, std::size_t available, std::uint64_t rip,
       operand.mem.disp = {ZYAN_TRUE, raw.disp.value};
     }
   }
-  std::memcpy(instruction.bytes, bytes, instruction.info.length);
   instruction.rip = rip;
   return true;
 }

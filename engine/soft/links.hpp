@@ -17,7 +17,7 @@ class Links {
   /// `tables` is the mapping that starts with the CPU's context (translator.hpp has the layout).
   explicit Links(std::byte* tables, std::uint64_t unlinked);
 
-  /// New exits lead to the run loop. Called for every CPU when a block is added.
+  /// Slots that were never used lead to the run loop from now on.
   void add_slots(std::uint32_t first, std::uint32_t count);
 
   void set_slot(std::uint32_t exit_number, std::uint64_t code, const Block& target, bool global);

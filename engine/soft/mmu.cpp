@@ -83,7 +83,7 @@ void write_ram(Cpu& cpu, const TlbEntry& page, std::uint64_t linear, const void*
   }
   if (std::memcmp(host, in, size) == 0) return;  // nothing changes, so no code does
   copy_bytes(host, in, size);
-  invalidate_code(self.world, self.code, physical, size, true);
+  invalidate_code(self.world, self.code, physical, size);
 }
 
 }  // namespace

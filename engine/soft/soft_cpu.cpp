@@ -233,6 +233,7 @@ void SoftCpu::run_block(Block& block) {
       }
     }
     current = &find_block(rip, mode);  // cleared while this CPU waited
+    if (!in_64bit() && last_byte(*current) > segments[kCs].limit) raise(Vector::GeneralProtection, 0);
   }
   after_block(mode);
 }
@@ -307,7 +308,11 @@ void SoftCpu::on_link(std::uint32_t number, const Mode& mode) {
   Block& target = find_block(rip, mode);
   const World::Lock lock(world);
   if (code.generation() != generation || !from->valid || !target.valid || !target.kept) return;
-  if (exit.kind == Exit::Kind::SamePage && target.second_physical == 0) {
+  // A patched jump is for all CPUs and stays when page tables change, so both blocks must be in one page of memory.
+  // They are not where this CPU's TLB forgot the page meanwhile and its table says another one, which the guest may not
+  // rely on before it has flushed.
+  const bool same_page = target.second_physical == 0 && target.physical >> 12 == from->physical >> 12;
+  if (exit.kind == Exit::Kind::SamePage && same_page) {
     if (exit.to != &target) code.link(number, target);
     return;
   }

@@ -102,6 +102,6 @@ class SoftCpu final : public Cpu {
 };
 
 /// Invalidates translated code in [physical, physical + size) on all CPUs. `inside`: called by a CPU's thread.
-void invalidate_code(World& world, CodeCache& cache, std::uint64_t physical, std::uint64_t size, bool inside);
+void invalidate_code(World& world, CodeCache& cache, std::uint64_t physical, std::uint64_t size);
 
 }  // namespace vm_platform::soft

@@ -151,6 +151,7 @@ Result<void> SoftVcpu::set_state(const CpuState& state) {
     return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU", "CR0.PG without CR0.PE");
   if ((state.xcr0 & ~offered_xcr0(cpu_)) != 0 || (state.xcr0 & 1) == 0)
     return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU", "XCR0 names state this host does not have");
+  const soft::World::Lock lock(cpu_.world);  // other CPUs may run, and change this one's links
   std::memcpy(cpu_.gpr, state.gpr.data(), sizeof cpu_.gpr);
   cpu_.rip = state.rip;
   cpu_.set_flags(state.rflags);
@@ -214,6 +215,7 @@ class SoftEngine final : public Engine, private GuestWriteObserver {
     cpu->tsc_offset = environment_.tsc.offset;
     cpu->reset();
     cpu->run_state = index == 0 ? RunState::Running : RunState::WaitForStartup;
+    cpu->links.add_slots(0, world_.slots);
     world_.cpus.push_back(cpu);
     return std::unique_ptr<Vcpu>(new SoftVcpu(std::move(*mapping), *cpu));
   }
@@ -228,7 +230,7 @@ class SoftEngine final : public Engine, private GuestWriteObserver {
     for (std::uint64_t at = address.value; at < address.value + size; at = (at & ~std::uint64_t{4095}) + 4096) {
       if (!cache_->pages.has_code(at)) continue;
       const std::uint64_t bytes = std::min(address.value + size, (at & ~std::uint64_t{4095}) + 4096) - at;
-      invalidate_code(world_, *cache_, at, bytes, false);
+      invalidate_code(world_, *cache_, at, bytes);
     }
   }
 

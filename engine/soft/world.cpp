@@ -4,13 +4,17 @@
 
 namespace vm_platform::soft {
 
+thread_local const World* World::here_ = nullptr;
+
 void World::enter() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return stops_ == 0; });
   ++inside_;
+  here_ = this;
 }
 
 void World::leave() {
+  here_ = nullptr;
   const std::lock_guard lock(mutex_);
   --inside_;
   if (stops_ != 0) changed_.notify_all();
@@ -25,8 +29,9 @@ void World::safepoint() {
   ++inside_;
 }
 
-World::Lock::Lock(World& world, bool inside) : world_(world) {
+World::Lock::Lock(World& world) : world_(world) {
   if (world_.changes_.try_lock()) return;
+  const bool inside = world_.inside_here();
   if (inside) world_.leave();
   world_.changes_.lock();
   if (inside) world_.enter();  // nobody else can be stopping the world: that takes the lock
@@ -34,10 +39,10 @@ World::Lock::Lock(World& world, bool inside) : world_(world) {
 
 World::Lock::~Lock() { world_.changes_.unlock(); }
 
-World::Stop::Stop(World& world, bool inside) : world_(world) {
+World::Stop::Stop(World& world) : world_(world) {
   std::unique_lock lock(world_.mutex_);
   ++world_.stops_;
-  const unsigned self = inside ? 1 : 0;
+  const unsigned self = world_.inside_here() ? 1 : 0;
   if (world_.inside_ > self) {
     for (SoftCpu* cpu : world_.cpus) cpu->request_poll();
     world_.changed_.wait(lock, [&] { return world_.inside_ <= self; });

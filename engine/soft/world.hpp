@@ -22,11 +22,14 @@ class World {
   /// Gives way if somebody is stopping the world.
   void safepoint();
 
-  /// The lock under which the code cache is changed; a thread may take it again. The caller is inside; while it waits
-  /// it is outside, so pointers to blocks are looked at anew after taking the lock.
+  /// Whether the calling thread is.
+  [[nodiscard]] bool inside_here() const { return here_ == this; }
+
+  /// The lock under which the code cache is changed; a thread may take it again. While a thread that is inside waits
+  /// for it, it is outside, so pointers to blocks are looked at anew after taking the lock.
   class Lock {
    public:
-    explicit Lock(World& world, bool inside = true);
+    explicit Lock(World& world);
     ~Lock();
     Lock(const Lock&) = delete;
     Lock& operator=(const Lock&) = delete;
@@ -38,7 +41,7 @@ class World {
   /// With the lock held: no other CPU runs guest code until this is destroyed.
   class Stop {
    public:
-    explicit Stop(World& world, bool inside = true);
+    explicit Stop(World& world);
     ~Stop();
     Stop(const Stop&) = delete;
     Stop& operator=(const Stop&) = delete;
@@ -49,8 +52,10 @@ class World {
 
   std::unique_ptr<GuestMemoryGuard> memory_guard;
   std::vector<SoftCpu*> cpus;  ///< All that exist; changes only while none runs.
+  std::uint32_t slots = 0;     ///< How many slots for exits every CPU has made ready; changes with the lock held.
 
  private:
+  static thread_local const World* here_;  // where the thread is inside
   std::recursive_mutex changes_;
   std::mutex mutex_;  // guards the two below
   std::condition_variable changed_;

@@ -243,7 +243,7 @@ thunk_checked_access:
 vmp_soft_thunks_end:
 
         .section .data.rel.ro, "aw"
-        .balign 8
+        .balign 16 # as the ABI has arrays of 16 bytes and more: compilers read them by aligned vectors
         .globl  vmp_soft_thunk_table
 vmp_soft_thunk_table:
         .quad   thunk_link, thunk_indirect, thunk_execute, thunk_poll

@@ -37,7 +37,7 @@ Result<PciAddress> PciAddress::parse(std::string_view text) {
 }
 
 std::string PciAddress::to_string() const {
-  std::array<char, 16> text;  // "00000000:00:00.0", filled from its end: a scan writes thousands of these
+  std::array<char, 17> text;  // "00000000:00:00.00" at most, filled from its end: a scan writes thousands of these
   char* first = text.data() + text.size();
   const auto put = [&first](std::uint32_t value, int digits) {
     for (; digits > 0 || value != 0; --digits, value >>= 4) *--first = "0123456789abcdef"[value & 0xf];

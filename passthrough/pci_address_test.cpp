@@ -11,6 +11,9 @@ TEST(PciAddress, ReadsBothFormsAndWritesTheFullOne) {
   EXPECT_EQ(PciAddress::parse("10000:e0:06.0")->to_string(), "10000:e0:06.0") << "Intel VMD";
   EXPECT_EQ(PciAddress::parse("0001:00:1f.2")->domain, 1U);
   EXPECT_EQ(PciAddress::parse("00:1f.2")->requester_id(), 0x00fa);
+  PciAddress longest;
+  longest.domain = 0xffffffff, longest.bus = longest.device = longest.function = 0xff;
+  EXPECT_EQ(longest.to_string(), "ffffffff:ff:ff.ff") << "no address, but what the type holds";
 }
 
 TEST(PciAddress, RefusesWhatIsNone) {

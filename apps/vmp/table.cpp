@@ -1,6 +1,5 @@
 #include "apps/vmp/table.hpp"
 
-#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>

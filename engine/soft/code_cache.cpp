@@ -8,7 +8,7 @@ namespace vm_platform::soft {
 
 Result<std::unique_ptr<CodeCache>> CodeCache::create(std::uint64_t guest_memory_end, std::uint64_t code_bytes,
                                                      std::optional<JitMode> mode) {
-  if (code_bytes < EngineOptions::kMinCodeBytes || code_bytes > kMaxCodeBytes) {
+  if (code_bytes < EngineOptions::kMinCodeBytes || code_bytes > EngineOptions::kMaxCodeBytes) {
     return fail(VmError(ErrorCode::InvalidArgument, "create code cache", std::to_string(code_bytes) + " bytes",
                         "not a usable size")
                     .with_hint("give 1M to 48M"));

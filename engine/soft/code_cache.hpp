@@ -65,7 +65,6 @@ struct Block {
 /// removes blocks needs the world stopped.
 class CodeCache {
  public:
-  static constexpr std::uint64_t kMaxCodeBytes = EngineOptions::kMaxCodeBytes;
   static constexpr std::uint32_t kMaxExits = 1 << 20, kMaxBlockExits = 512;
 
   /// `mode` forces a way of writing code; otherwise the best that the host allows.
@@ -146,7 +145,7 @@ class CodeCache {
     return blocks_[number / kBlockChunk][number % kBlockChunk];
   }
   /// In the order of their code.
-  std::unique_ptr<std::unique_ptr<Block>[]> blocks_[kMaxCodeBytes / kBlockAlignment / kBlockChunk];
+  std::unique_ptr<std::unique_ptr<Block>[]> blocks_[EngineOptions::kMaxCodeBytes / kBlockAlignment / kBlockChunk];
   std::atomic<std::uint32_t> block_count_ = 0;
   std::unordered_map<std::uint64_t, std::vector<Block*>> by_page_;
   std::uint64_t generation_ = 0;

@@ -203,14 +203,18 @@ void SoftCpu::step_checked(const Mode& mode, bool single_step, bool stack_change
   // RF holds for one instruction; one that is not done yet (a long repeat) keeps it.
   system_flags &= ~rflags::kResume;
   single_step_done = false;
-  Block& block = find_block(at, mode);
-  if (!in_64bit() && last_byte(block) > segments[kCs].limit) raise(Vector::GeneralProtection, 0);
-  run_block(block);
+  run_block(find_checked_block(at, mode));
   if (rip == at) system_flags |= resume;
   if (stack_changed_) return;  // traps wait until after the instruction that follows
   const std::uint64_t traps = debug_hits | (single_step && !single_step_done ? 1U << 14 : 0);
   debug_hits = 0;
   if (traps != 0) throw GuestFault{Vector::Debug, {}, 0, traps};
+}
+
+Block& SoftCpu::find_checked_block(std::uint64_t at, const Mode& mode) {
+  Block& block = find_block(at, mode);
+  if (!in_64bit() && last_byte(block) > segments[kCs].limit) raise(Vector::GeneralProtection, 0);
+  return block;
 }
 
 void SoftCpu::run_block(Block& block) {
@@ -232,8 +236,7 @@ void SoftCpu::run_block(Block& block) {
         break;
       }
     }
-    current = &find_block(rip, mode);  // cleared while this CPU waited
-    if (!in_64bit() && last_byte(*current) > segments[kCs].limit) raise(Vector::GeneralProtection, 0);
+    current = &find_checked_block(rip, mode);  // cleared while this CPU waited
   }
   after_block(mode);
 }

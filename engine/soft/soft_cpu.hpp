@@ -68,6 +68,8 @@ class SoftCpu final : public Cpu {
   void run_block(Block& block);
   void after_block(const Mode& mode);
   Block& find_block(std::uint64_t rip, const Mode& mode);
+  /// The same for the checked path: all of the instruction lies within the limit of CS.
+  Block& find_checked_block(std::uint64_t rip, const Mode& mode);
   Block& translate(std::uint64_t linear, std::uint64_t rip, std::uint64_t cs_base, const Mode& mode);
   /// Code that is not in RAM, or goes on where there is none: one instruction, read by way of the bus, for the checked
   /// path. It is not kept, because it may read differently the next time.
@@ -101,7 +103,7 @@ class SoftCpu final : public Cpu {
   bool sleeping_ = false;
 };
 
-/// Invalidates translated code in [physical, physical + size) on all CPUs. `inside`: called by a CPU's thread.
+/// Invalidates translated code in [physical, physical + size) on all CPUs.
 void invalidate_code(World& world, CodeCache& cache, std::uint64_t physical, std::uint64_t size);
 
 }  // namespace vm_platform::soft

@@ -151,7 +151,7 @@ Result<void> SoftVcpu::set_state(const CpuState& state) {
     return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU", "CR0.PG without CR0.PE");
   if ((state.xcr0 & ~offered_xcr0(cpu_)) != 0 || (state.xcr0 & 1) == 0)
     return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU", "XCR0 names state this host does not have");
-  const soft::World::Lock lock(cpu_.world);  // other CPUs may run, and change this one's links
+  const World::Lock lock(cpu_.world);  // other CPUs may run, and change this one's links
   std::memcpy(cpu_.gpr, state.gpr.data(), sizeof cpu_.gpr);
   cpu_.rip = state.rip;
   cpu_.set_flags(state.rflags);

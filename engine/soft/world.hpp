@@ -22,9 +22,6 @@ class World {
   /// Gives way if somebody is stopping the world.
   void safepoint();
 
-  /// Whether the calling thread is.
-  [[nodiscard]] bool inside_here() const { return here_ == this; }
-
   /// The lock under which the code cache is changed; a thread may take it again. While a thread that is inside waits
   /// for it, it is outside, so pointers to blocks are looked at anew after taking the lock.
   class Lock {
@@ -55,6 +52,9 @@ class World {
   std::uint32_t slots = 0;     ///< How many slots for exits every CPU has made ready; changes with the lock held.
 
  private:
+  /// Whether the calling thread is inside.
+  [[nodiscard]] bool inside_here() const { return here_ == this; }
+
   static thread_local const World* here_;  // where the thread is inside
   std::recursive_mutex changes_;
   std::mutex mutex_;  // guards the two below

@@ -78,7 +78,7 @@ std::vector<Msr> known_msrs() {
   const EngineEnvironment environment{&memory, &ports, &mmio, {}};
   const EngineOptions options;
   NoController controller;
-  const auto cache = take(CodeCache::create(kMiB, CodeCache::kMaxCodeBytes, {}));
+  const auto cache = take(CodeCache::create(kMiB, options.code_bytes, options.code_memory));
   World world;
   auto mapping = take(MappedMemory::create_private(kCpuMappingBytes));
   auto* cpu = ::new (mapping.data()) SoftCpu(environment, options, controller, *cache, world, 0);

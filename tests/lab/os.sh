@@ -4,6 +4,9 @@
 # qemu: -numa node,nodeid=0,cpus=0-1,memdev=m0 -numa node,nodeid=1,cpus=2-3,memdev=m1
 # append: isolcpus=3
 # modules: kvm-amd vfio-pci
+# QEMU 7.2's emulated SVM with threads side by side: where KVM starts and ends on a busy host, the CPUs, sooner or later,
+# do nothing but take timer interrupts.
+# tcg: thread=single
 set -u
 os_test=$1 limits_test=$2 vmp=$3 failed=0
 check() { # WHAT COMMAND...
@@ -21,7 +24,7 @@ export VMP_TEST_DIRTY=soft-dirty,userfaultfd VMP_TEST_HUGE_PAGES=1
 check "os_test" "$os_test" --gtest_brief=1
 # With huge pages in the pool, all of them taken, a few mappings allowed.
 echo 20000 >/proc/sys/vm/max_map_count
-check "os_limits_test" "$limits_test" --gtest_brief=1
+check "os_limits_test" "$limits_test"
 
 export XDG_RUNTIME_DIR=/run
 check "an isolated CPU is not used by default" says 'allowed: 0-2$' "$vmp" host --no-kvm-probe

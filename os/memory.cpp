@@ -160,10 +160,6 @@ Result<MappedMemory> MappedMemory::create_shared(std::uint64_t size, const std::
   return create({.size = size, .name = name, .shared = true});
 }
 
-Result<MappedMemory> MappedMemory::create_private(std::uint64_t size) {
-  return create({.size = size, .name = "private memory"});
-}
-
 MappedMemory::MappedMemory() noexcept = default;
 MappedMemory::MappedMemory(MappedMemory&& other) noexcept
     : data_(std::exchange(other.data_, nullptr)),

@@ -48,23 +48,21 @@ CounterClock& clock() noexcept {
   return instance;
 }
 
+std::uint64_t first_reading() noexcept;
+
 /// Set once the clock stands, so that the fast path needs no guard variable. Where the counter was of no use from the
 /// start, it stays null and the system's clock is read.
 std::atomic<CounterClock*> g_clock = nullptr;
-std::atomic<bool> g_system_clock = false;
+std::atomic<std::uint64_t (*)()> g_without_counter = first_reading;
 
 [[gnu::noinline]] std::uint64_t first_reading() noexcept {
   CounterClock& made = clock();
   if (made.reason() != nullptr) {
-    g_system_clock.store(true, std::memory_order_relaxed);
+    g_without_counter.store(timer_host::monotonic_ns, std::memory_order_relaxed);
     return timer_host::monotonic_ns();
   }
   g_clock.store(&made, std::memory_order_release);
   return made.slow();
-}
-
-inline std::uint64_t without_counter() noexcept {
-  return g_system_clock.load(std::memory_order_relaxed) ? timer_host::monotonic_ns() : first_reading();
 }
 
 }  // namespace
@@ -72,7 +70,7 @@ inline std::uint64_t without_counter() noexcept {
 std::uint64_t timestamp_ns() noexcept {
   CounterClock* ready = g_clock.load(std::memory_order_acquire);
   if (ready == nullptr) [[unlikely]]
-    return without_counter();
+    return g_without_counter.load(std::memory_order_relaxed)();
   const auto now = ready->at(read_ordered());
   return now ? *now : ready->slow();
 }
@@ -80,7 +78,7 @@ std::uint64_t timestamp_ns() noexcept {
 std::uint64_t timestamp_ns_unordered() noexcept {
   CounterClock* ready = g_clock.load(std::memory_order_acquire);
   if (ready == nullptr) [[unlikely]]
-    return without_counter();
+    return g_without_counter.load(std::memory_order_relaxed)();
   const auto now = ready->at(read_unordered());
   return now ? *now : ready->slow();
 }

@@ -100,14 +100,14 @@ void alone(const char* name, int count, Ours ours) {
 void memory() {
   constexpr std::uint64_t kSize = 2 * kMiB;
   compare(
-      "map + unmap, 2 MiB private", 2000, [] { keep(must(MappedMemory::create_private(kSize)).data()); },
+      "map + unmap, 2 MiB private", 2000, [] { keep(MappedMemory::create_private(kSize).value().data()); },
       [] {
         void* p = ::mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         keep(p);
         ::munmap(p, kSize);
       });
   compare(
-      "map + unmap, 2 MiB shared", 1000, [] { keep(must(MappedMemory::create_shared(kSize, "bench")).data()); },
+      "map + unmap, 2 MiB shared", 1000, [] { keep(MappedMemory::create_shared(kSize, "bench").value().data()); },
       [] {
         const int fd = ::memfd_create("bench", MFD_CLOEXEC);
         if (::ftruncate(fd, kSize) != 0) std::abort();

@@ -234,6 +234,26 @@ Result<MappedMemory> MappedMemory::create(MemoryOptions options) {
   return memory;
 }
 
+/// The usual case by the shortest way: no options to look at, one attempt.
+Result<MappedMemory> MappedMemory::create_private(std::uint64_t size) {
+  constexpr const char* kName = "private memory";
+  if (size != 0 && size <= kLargestMapping) {
+    auto state = std::make_unique<State>();
+    state->page_size = state->alignment = host_page_size();
+    size = state->reserved = round_up(size, state->page_size);
+    void* data = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data != MAP_FAILED) {
+      state->name = kName;
+      Result<MappedMemory> memory;
+      memory->data_ = state->base = static_cast<std::byte*>(data);
+      memory->size_ = size;
+      memory->state_ = std::move(state);
+      return memory;
+    }
+  }
+  return create({.size = size, .name = kName});  // which says what is wrong
+}
+
 Result<MappedMemory> MappedMemory::open_file(const std::string& path, const FileMappingOptions& options) {
   const int mode = options.access == FileAccess::Shared ? O_RDWR : O_RDONLY;
   const Descriptor file(::open(path.c_str(), mode | O_CLOEXEC));

@@ -235,6 +235,10 @@ Result<MappedMemory> MappedMemory::create(MemoryOptions options) {
   return memory;
 }
 
+Result<MappedMemory> MappedMemory::create_private(std::uint64_t size) {
+  return create({.size = size, .name = "private memory"});
+}
+
 Result<MappedMemory> MappedMemory::open_file(const std::string& path, const FileMappingOptions& options) {
   const bool writes = options.access == FileAccess::Shared;
   const Handle file(::CreateFileW(widen(path).c_str(), GENERIC_READ | (writes ? GENERIC_WRITE : 0U),

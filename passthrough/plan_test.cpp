@@ -77,6 +77,15 @@ TEST_F(Plan, RefusesWhatCannotBeDone) {
   EXPECT_EQ(manager.plan({&kNvme, 1}).error().detail(), PassthroughError::NoVfio);
 }
 
+TEST_F(Plan, VariantOfVfiosDriverStays) {
+  tree.device({.address = "0000:05:00.0", .ids = "15B3:101E", .driver = "mlx5_vfio_pci", .group = 5});
+  const PciAddress function{0, 5, 0, 0};
+  const auto plan = PassthroughManager(options).plan({&function, 1});
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_EQ(plan->devices.size(), 1U);
+  EXPECT_TRUE(plan->steps.empty()) << "it is in VFIO's hands already";
+}
+
 TEST_F(Plan, NamesWhatUsesADisk) {
   const auto disk = nvme / "nvme/nvme0/nvme0n1";
   for (const auto& path : {disk, disk / "nvme0n1p1", disk / "nvme0n1p2"})

@@ -32,9 +32,11 @@ std::string uplink_of(const std::filesystem::path& device) {
 
 }  // namespace
 
-Result<VfManager> VfManager::open(std::string_view name, const std::filesystem::path& sysfs) {
+Result<VfManager> VfManager::open(std::string_view name, const std::filesystem::path& sysfs,
+                                  const std::filesystem::path& root) {
   VfManager manager;
   manager.sysfs_ = sysfs;
+  manager.root_ = root;
   std::error_code error;
   if (const auto address = PciAddress::parse(name)) {
     manager.address_ = *address;
@@ -90,16 +92,8 @@ Result<void> VfManager::resize(std::uint32_t wanted, std::optional<bool> autopro
     if (!written) return written;
   }
   if (before == wanted) return {};
-  // A guest that uses one would block the kernel, with this process in it, until it lets go.
   if (before != 0) {
-    const auto functions = list();
-    for (const VfState& function : functions ? *functions : std::vector<VfState>{}) {
-      if (!function.driver.ends_with("vfio-pci")) continue;
-      return fail(VmError(ErrorCode::Busy, "set virtual functions of", subject,
-                          fmt::format("vf {} ({}) is taken for a guest", function.id.index,
-                                      function.address ? function.address->to_string() : "?"))
-                      .with_hint("give it back first: vmp passthrough release"));
-    }
+    if (auto unused = check_unused(); !unused) return unused;
   }
   const auto write = [&](std::uint32_t number) {
     return write_kernel_file(device_ / "sriov_numvfs", std::to_string(number), "set virtual functions of " + name_);
@@ -124,18 +118,48 @@ Result<void> VfManager::resize(std::uint32_t wanted, std::optional<bool> autopro
   return {};
 }
 
-Result<std::vector<VfState>> VfManager::list() const {
-  std::vector<VfState> functions(count());
-  for (std::uint32_t i = 0; i < functions.size(); ++i) {
-    VfState& function = functions[i];
-    function.id = {name_, i};
-    const auto place = device_ / fmt::format("virtfn{}", i);
-    if (const auto name = link_name(place)) {
-      if (const auto address = PciAddress::parse(*name)) function.address = *address;
-      function.driver = link_name(place / "driver").value_or("");
-      if (const auto group = link_name(place / "iommu_group")) function.iommu_group = text::number<int>(*group);
+Result<void> VfManager::check_unused() const {
+  const std::uint32_t functions = count();
+  for (std::uint32_t i = 0; i < functions; ++i) {
+    const VfState function = locate(i);
+    if (!function.address) continue;  // on another bus, where no driver of the host binds to it
+    const auto busy = [&](const std::string& how, std::string hint) {
+      return fail(VmError(ErrorCode::Busy, "delete virtual functions of", name_,
+                          fmt::format("vf {} ({}) is {}", i, function.address->to_string(), how))
+                      .with_detail(PassthroughError::InUse)
+                      .with_hint(std::move(hint)));
+    };
+    // A guest that uses it would block the kernel, with this process in it, until it lets go.
+    if (is_vfio_driver(function.driver)) {
+      return busy(fmt::format("taken for a guest (its driver is {})", function.driver),
+                  "give it back first: vmp passthrough release " + function.address->to_string());
     }
+    const auto info = read_pci_device(*function.address, sysfs_);
+    if (!info && info.error().code() == ErrorCode::NotFound) continue;
+    if (!info) return fail(info.error());
+    std::string uses;
+    for (const DeviceUse& use : find_uses(*info, sysfs_, root_)) uses += (uses.empty() ? "" : "; ") + use.what;
+    if (!uses.empty()) return busy("in use: " + uses, "end that use first");
   }
+  return {};
+}
+
+VfState VfManager::locate(std::uint32_t index) const {
+  VfState function;
+  function.id = {name_, index};
+  const auto place = device_ / fmt::format("virtfn{}", index);
+  if (const auto name = link_name(place)) {
+    if (const auto address = PciAddress::parse(*name)) function.address = *address;
+    function.driver = link_name(place / "driver").value_or("");
+    if (const auto group = link_name(place / "iommu_group")) function.iommu_group = text::number<int>(*group);
+  }
+  return function;
+}
+
+Result<std::vector<VfState>> VfManager::list() const {
+  std::vector<VfState> functions;
+  const std::uint32_t number = count();
+  for (std::uint32_t i = 0; i < number; ++i) functions.push_back(locate(i));
   if (interface_.empty() || functions.empty()) return functions;
   const auto without = query_vfs(interface_, false);
   if (!without) return fail(without.error());

@@ -22,8 +22,8 @@ struct Before {
   std::vector<VfState> functions;
 };
 
-Result<Before> look(const std::string& name, const std::filesystem::path& sysfs) {
-  auto manager = VfManager::open(name, sysfs);
+Result<Before> look(const std::string& name, const std::filesystem::path& sysfs, const std::filesystem::path& root) {
+  auto manager = VfManager::open(name, sysfs, root);
   if (!manager) return fail(manager.error());
   const std::uint32_t count = manager->count();
   const auto switchdev = manager->switchdev();
@@ -118,11 +118,11 @@ bool put_back(const SriovDeclaration& wanted, Before& before) {
   return good;
 }
 
-Result<std::vector<Before>> look_at_all(const std::vector<SriovDeclaration>& wanted,
-                                        const std::filesystem::path& sysfs) {
+Result<std::vector<Before>> look_at_all(const std::vector<SriovDeclaration>& wanted, const std::filesystem::path& sysfs,
+                                        const std::filesystem::path& root) {
   std::vector<Before> all;
   for (const SriovDeclaration& declaration : wanted) {
-    auto before = look(declaration.physical_function, sysfs);
+    auto before = look(declaration.physical_function, sysfs, root);
     if (!before) return fail(before.error());
     const auto most = before->manager.limit();
     if (most && declaration.count > *most) {
@@ -138,8 +138,8 @@ Result<std::vector<Before>> look_at_all(const std::vector<SriovDeclaration>& wan
 }  // namespace
 
 Result<std::vector<SriovChange>> diff_sriov(const std::vector<SriovDeclaration>& wanted,
-                                            const std::filesystem::path& sysfs) {
-  const auto all = look_at_all(wanted, sysfs);
+                                            const std::filesystem::path& sysfs, const std::filesystem::path& root) {
+  const auto all = look_at_all(wanted, sysfs, root);
   if (!all) return fail(all.error());
   std::vector<SriovChange> changes;
   for (std::size_t i = 0; i < wanted.size(); ++i) compare_one(wanted[i], (*all)[i], changes);
@@ -147,8 +147,8 @@ Result<std::vector<SriovChange>> diff_sriov(const std::vector<SriovDeclaration>&
 }
 
 Result<std::vector<SriovChange>> converge_sriov(const std::vector<SriovDeclaration>& wanted,
-                                                const std::filesystem::path& sysfs) {
-  auto all = look_at_all(wanted, sysfs);
+                                                const std::filesystem::path& sysfs, const std::filesystem::path& root) {
+  auto all = look_at_all(wanted, sysfs, root);
   if (!all) return fail(all.error());
   std::vector<SriovChange> changes;
   for (std::size_t i = 0; i < wanted.size(); ++i) compare_one(wanted[i], (*all)[i], changes);

@@ -13,6 +13,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kGrubFile = "/etc/default/grub.d/vm-platform.cfg";
+constexpr const char* kSystemdBootFile = "/etc/kernel/cmdline";
+constexpr const char* kExtlinuxFile = "/etc/u-boot-menu/conf.d/vm-platform.conf";
+
 bool there(const fs::path& root, const char* path) {
   std::error_code ignored;
   return fs::exists(root / path, ignored);
@@ -46,14 +50,14 @@ Result<FileChange> grub_file(std::span<const std::string> parameters, const fs::
         VmError(ErrorCode::Unsupported, "set kernel parameters with GRUB", tool, "it does not read /etc/default/grub.d")
             .with_hint(fmt::format("run: grubby --update-kernel=ALL --args=\"{}\"", fmt::join(parameters, " "))));
   }
-  FileChange change{"/etc/default/grub.d/vm-platform.cfg", std::nullopt, std::nullopt, "kernel parameters, for GRUB"};
+  FileChange change{kGrubFile, std::nullopt, std::nullopt, "kernel parameters, for GRUB"};
   change.after = fmt::format("{}GRUB_CMDLINE_LINUX_DEFAULT=\"$GRUB_CMDLINE_LINUX_DEFAULT {}\"\n", kSetupHeader,
                              fmt::join(parameters, " "));
   return change;
 }
 
 Result<FileChange> systemd_boot_file(std::span<const std::string> parameters, const fs::path& root) {
-  FileChange change{"/etc/kernel/cmdline", std::nullopt, std::nullopt, "kernel parameters, for systemd-boot"};
+  FileChange change{kSystemdBootFile, std::nullopt, std::nullopt, "kernel parameters, for systemd-boot"};
   // kernel-install(8): this file, else the one in /usr/lib, else what the running kernel was given.
   for (const char* source : {"etc/kernel/cmdline", "usr/lib/kernel/cmdline", "proc/cmdline"}) {
     const auto content = read_if_there(root, source);
@@ -77,8 +81,7 @@ Result<FileChange> systemd_boot_file(std::span<const std::string> parameters, co
 }
 
 FileChange extlinux_file(std::span<const std::string> parameters) {
-  FileChange change{"/etc/u-boot-menu/conf.d/vm-platform.conf", std::nullopt, std::nullopt,
-                    "kernel parameters, for U-Boot's menu"};
+  FileChange change{kExtlinuxFile, std::nullopt, std::nullopt, "kernel parameters, for U-Boot's menu"};
   // What u-boot-update would take where the variable is not set (/etc/kernel/cmdline, else "ro quiet") is lost as soon
   // as it is, so it is taken here.
   change.after = fmt::format(R"({}if [ -z "${{U_BOOT_PARAMETERS}}" ] && [ -f /etc/kernel/cmdline ]; then
@@ -153,16 +156,17 @@ std::vector<std::vector<std::string>> boot_loader_commands(BootLoader loader, co
   return {};
 }
 
-Result<ParameterPlace> place_parameters(BootLoader loader, std::span<const std::string> parameters,
-                                        const fs::path& root) {
-  auto change = loader == BootLoader::Grub          ? grub_file(parameters, root)
-                : loader == BootLoader::SystemdBoot ? systemd_boot_file(parameters, root)
-                                                    : Result<FileChange>(extlinux_file(parameters));
-  if (!change) return fail(change.error());
-  const auto before = read_if_there(root, change->file);
-  if (!before) return fail(before.error());
-  change->before = *before;
-  return ParameterPlace{std::move(*change), boot_loader_commands(loader, root)};
+BootLoader loader_of(const fs::path& file) {
+  return file == kGrubFile          ? BootLoader::Grub
+         : file == kSystemdBootFile ? BootLoader::SystemdBoot
+         : file == kExtlinuxFile    ? BootLoader::Extlinux
+                                    : BootLoader::None;
+}
+
+Result<FileChange> place_parameters(BootLoader loader, std::span<const std::string> parameters, const fs::path& root) {
+  return loader == BootLoader::Grub          ? grub_file(parameters, root)
+         : loader == BootLoader::SystemdBoot ? systemd_boot_file(parameters, root)
+                                             : Result<FileChange>(extlinux_file(parameters));
 }
 
 }  // namespace vm_platform

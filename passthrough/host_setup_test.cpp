@@ -36,6 +36,9 @@ class Setup : public testing::Test {
       std::string line;
       for (const std::string& word : command) line += (line.empty() ? "" : " ") + word;
       ran.push_back(line);
+      if (line == failing) return Result<void>(fail(ErrorCode::Io, "run", line, "it ended with status 1"));
+      if (line == "update-grub") tree.file("boot/grub/grub.cfg", "menu" + read(kGrubFile));
+      if (line == "udevadm control --reload") tree.file("run/udev", read(kRules));
       return Result<void>{};
     };
   }
@@ -46,9 +49,17 @@ class Setup : public testing::Test {
     return text.str();
   }
   [[nodiscard]] bool there(const std::string& file) const { return std::filesystem::exists(tree.root() / file); }
+  /// What the boot menu and udev go by is what the files say now.
+  void expect_all_told(int step) const {
+    EXPECT_EQ(read("boot/grub/grub.cfg"), "menu" + read(kGrubFile)) << "step " << step;
+    EXPECT_EQ(read("run/udev"), read(kRules)) << "step " << step;
+  }
+  static constexpr const char* kGrubFile = "etc/default/grub.d/vm-platform.cfg";
+  static constexpr const char* kRules = "etc/udev/rules.d/70-vm-platform.rules";
   FakeTree tree;
   HostSetupOptions options;
   std::vector<std::string> ran;
+  std::string failing;  ///< A command that fails.
 };
 
 TEST_F(Setup, ShowsThenMakesThenTakesBackExactly) {
@@ -173,40 +184,99 @@ bool killed_before(HostSetupOptions options, int left, Change change) {
 
 TEST_F(Setup, KilledAtAnyStepItIsTakenBackOrGoneOnWith) {
   const auto apply = [](HostSetup& host) { return host.apply(*host.plan()).has_value(); };
+  const auto undo = [](HostSetup& host) { return host.undo().has_value(); };
   HostSetupOptions first = options, second = options, third = options;
   second.memlock_kib = 8;
   second.unsafe_interrupts = true;
   second.host_dma_untranslated = false;
   third.memlock_kib = 9;
+  const auto made = [&](const HostSetupOptions& wishes, int step) {
+    HostSetup host(wishes);
+    ASSERT_TRUE(apply(host)) << "step " << step;
+    const auto plan = host.plan();
+    EXPECT_TRUE(plan->files.empty() && plan->commands.empty()) << "step " << step;
+    expect_all_told(step);
+  };
   const auto nothing_is_left = [&](int step) {
     const auto undone = HostSetup(options).undo();
     EXPECT_TRUE(undone) << "step " << step << ": " << undone.error().message();
     for (const char* file : {"etc/default/grub.d", "etc/modules-load.d", "etc/modprobe.d", "etc/security/limits.d",
                              "etc/udev/rules.d", "state"})
       EXPECT_THAT(list_directory(tree.root() / file), IsEmpty()) << "step " << step << ": " << file;
+    expect_all_told(step);
   };
   int steps = 0;
   for (bool more = true; more; ++steps) {
-    // The first wishes whole, the second ones cut short at every step.
-    ASSERT_TRUE(apply(*std::make_unique<HostSetup>(first)));
-    more = killed_before(second, steps, apply);
+    // The very first set-up cut short at every step, and gone on with; then taking back, cut short too.
+    more = killed_before(first, steps, apply);
+    made(first, steps);
+    more = killed_before(options, steps, undo) || more;
+    nothing_is_left(steps);
+    // The first wishes whole, the second ones cut short.
+    made(first, steps);
+    more = killed_before(second, steps, apply) || more;
     if (steps > 1)  // as if killed within a step
       tree.file("etc/modprobe.d/vm-platform.conf.vm-platform-new", "half");
     nothing_is_left(steps);
-    // After that, also the third ones, before and after which all is explained.
-    ASSERT_TRUE(apply(*std::make_unique<HostSetup>(first)));
+    // After that, the same again, or the third ones, before and after which all is explained.
+    made(first, steps);
+    killed_before(second, steps, apply);
+    made(second, steps);
+    made(first, steps);
     killed_before(second, steps, apply);
     HostSetup last(third);
     const auto plan = last.plan();
     ASSERT_TRUE(plan) << "step " << steps << ": " << plan.error().message();
     killed_before(third, 2, apply);
-    ASSERT_TRUE(apply(last)) << "step " << steps;
+    made(third, steps);
     EXPECT_THAT(read("etc/security/limits.d/vm-platform.conf"), HasSubstr("memlock 9\n"));
-    // And taking back is cut short, too.
-    killed_before(options, steps, [](HostSetup& host) { return host.undo().has_value(); });
+    killed_before(options, steps, undo);
     nothing_is_left(steps);
   }
-  EXPECT_GE(steps, 5) << "the record, three files, a command";
+  EXPECT_GE(steps, 9) << "the record, four files, three commands, the record";
+}
+
+TEST_F(Setup, CommandThatFailedIsRunNextTime) {
+  for (const char* command : {"update-grub", "udevadm control --reload"}) {
+    HostSetup host(options);
+    failing = command;
+    const auto made = host.apply(*host.plan());
+    ASSERT_FALSE(made);
+    EXPECT_THAT(made.error().message(), HasSubstr("once more"));
+    const auto rest = host.plan();
+    EXPECT_THAT(rest->files, IsEmpty());
+    EXPECT_THAT(rest->commands, testing::Contains(ElementsAre("update-grub")));
+    EXPECT_THAT(rest->notes, testing::Contains(HasSubstr("have not all run")));
+    failing.clear();
+    ASSERT_TRUE(host.apply(*rest));
+    expect_all_told(0);
+    EXPECT_THAT(host.plan()->commands, IsEmpty());
+    EXPECT_THAT(host.plan()->notes, Not(testing::Contains(HasSubstr("have not all run"))));
+    failing = command;
+    ASSERT_FALSE(host.undo());
+    EXPECT_THAT(host.undo_plan()->notes, testing::Contains(HasSubstr("have not all run")));
+    failing.clear();
+    ASSERT_TRUE(host.undo());
+    expect_all_told(0);
+    EXPECT_THAT(host.undo_plan()->commands, IsEmpty());
+  }
+}
+
+TEST_F(Setup, CommandsOfAnotherRootAreRunOnceItIsEntered) {
+  HostSetupOptions outside = options;
+  outside.run = nullptr;
+  HostSetup from_outside(outside), inside(options);
+  ASSERT_TRUE(from_outside.apply(*from_outside.plan()));
+  EXPECT_TRUE(there(kGrubFile));
+  EXPECT_EQ(inside.plan()->commands.size(), 3U);
+  ASSERT_TRUE(inside.apply(*inside.plan()));
+  expect_all_told(0);
+  ASSERT_TRUE(from_outside.undo());
+  EXPECT_FALSE(there(kGrubFile));
+  EXPECT_THAT(inside.undo_plan()->commands, testing::Contains(ElementsAre("update-grub")));
+  ASSERT_TRUE(inside.undo());
+  expect_all_told(0);
+  EXPECT_FALSE(there("state/setup.json"));
 }
 
 TEST_F(Setup, SaysWhatItCannotDo) {

@@ -33,6 +33,7 @@ struct JournalEntry {
   Content after;     ///< What it was given last.
   Content replaced;  ///< What it held before that: still holds it where the tool died in between.
   bool told = true;  ///< Whether what reads it was told since it last changed: set only after the commands have run.
+  Content former;    ///< What systemd-boot's kernels were started with before `after`, also where there was no file.
 
   /// Whether what it holds is known to be from before set-up or from here.
   [[nodiscard]] bool explains(const Content& now) const { return now == after || now == before || now == replaced; }
@@ -69,7 +70,8 @@ Result<void> save(const SetupJournal& journal, const fs::path& file) {
                              {"before", content(entry.before)},
                              {"after", content(entry.after)},
                              {"replaced", content(entry.replaced)},
-                             {"told", entry.told}});
+                             {"told", entry.told},
+                             {"former", content(entry.former)}});
   try {
     return write_durably(file, json.dump(2) + "\n", kOperation);
   } catch (const nlohmann::json::exception&) {  // JSON cannot hold it exactly, so it could not be taken back
@@ -107,8 +109,10 @@ Result<SetupJournal> load(const fs::path& file) {
                        text_of("before"),
                        text_of("after"),
                        text_of("replaced"),
-                       entry.value("told", nlohmann::json()) != false};
+                       entry.value("told", nlohmann::json()) != false,
+                       text_of("former")};
     if (!entry.contains("replaced")) known.replaced = known.before;
+    if (!entry.contains("former")) known.former = known.before;
     journal.files.push_back(std::move(known));
   }
   return journal;
@@ -162,10 +166,12 @@ Host look(const fs::path& root) {
   return host;
 }
 
+constexpr const char* kUntranslated = "iommu=pt";
+
 std::vector<std::string> kernel_parameters(const Host& host, const HostSetupOptions& options) {
   std::vector<std::string> parameters;
   if (!host.amd) parameters.emplace_back("intel_iommu=on");  // AMD's is on wherever the firmware has it on
-  if (options.host_dma_untranslated) parameters.emplace_back("iommu=pt");
+  if (options.host_dma_untranslated) parameters.emplace_back(kUntranslated);
   return parameters;
 }
 
@@ -234,23 +240,31 @@ Result<HostSetupPlan> HostSetup::plan() const {
   HostSetupPlan plan;
   plan.parameters = kernel_parameters(host, options_);
   const auto words = text::words(host.command_line);
-  const bool booted = std::ranges::all_of(plan.parameters, [&](const std::string& parameter) {
-    return std::ranges::find(words, parameter) != words.end();
-  });
+  const auto runs_with = [&](const std::string& word) { return std::ranges::find(words, word) != words.end(); };
+  const bool booted = std::ranges::all_of(plan.parameters, runs_with);
   auto loader = options_.boot_loader ? Result<BootLoader>(*options_.boot_loader) : find_boot_loader(options_.root);
   if (!loader) return fail(loader.error());
   plan.boot_loader = *loader;
   auto files = own_files(host, options_);
+  const bool added_here = std::ranges::any_of(
+      journal->files, [](const JournalEntry& entry) { return loader_of(entry.file) != BootLoader::None; });
   if (plan.boot_loader == BootLoader::None) {
-    plan.notes.push_back(fmt::format("no boot loader that is known: add these kernel parameters by hand: {}",
-                                     fmt::join(plan.parameters, " ")));
-  } else if (booted && journal->files.empty()) {
-    plan.notes.emplace_back("the kernel has its parameters already, and not from here");
-  } else if (!plan.parameters.empty()) {
-    auto place = place_parameters(plan.boot_loader, plan.parameters, options_.root);
+    if (!plan.parameters.empty())
+      plan.notes.push_back(fmt::format("no boot loader that is known: add these kernel parameters by hand: {}",
+                                       fmt::join(plan.parameters, " ")));
+  } else if (booted && !added_here) {
+    if (!plan.parameters.empty()) plan.notes.emplace_back("the kernel has its parameters already, and not from here");
+  } else {
+    const auto known = std::ranges::find(journal->files, plan.boot_loader,
+                                         [](const JournalEntry& entry) { return loader_of(entry.file); });
+    auto place = place_parameters(plan.boot_loader, plan.parameters, options_.root,
+                                  known == journal->files.end() ? std::nullopt : known->former);
     if (!place) return fail(place.error());
     files.insert(files.begin(), std::move(*place));
   }
+  for (const JournalEntry& entry : journal->files)  // another boot loader's, that is not this host's now
+    if (std::ranges::find(files, entry.file, &FileChange::file) == files.end())
+      files.push_back({entry.file, std::nullopt, entry.before, entry.why});
   std::set<fs::path> untold = journal->untold();
   note_untold(untold, options_.root, plan);
   for (FileChange& change : files) {
@@ -273,6 +287,11 @@ Result<HostSetupPlan> HostSetup::plan() const {
     plan.commands.push_back({"udevadm", "trigger", "--subsystem-match=vfio"});
   }
   if (!booted) plan.notes.emplace_back("reboot for the kernel parameters to count");
+  if (!options_.host_dma_untranslated && runs_with(kUntranslated))
+    plan.notes.push_back(
+        fmt::format("the kernel runs with {}: reboot, and where it does so then too, take it out of the boot loader's "
+                    "own settings",
+                    kUntranslated));
   if (!host.grouped)
     plan.notes.emplace_back(host.amd ? "no IOMMU groups now: AMD-Vi (IOMMU) has to be on in the firmware setup"
                                      : "no IOMMU groups now: VT-d has to be on in the firmware setup");
@@ -296,7 +315,13 @@ Result<void> HostSetup::apply(const HostSetupPlan& plan) {
     if (*now != change.before) return fail(edited(change.file));
     const auto known = std::ranges::find(journal->files, change.file, &JournalEntry::file);
     if (known == journal->files.end()) {
-      journal->files.push_back({change.file, change.why, *now, change.after, *now, false});
+      JournalEntry entry{change.file, change.why, *now, change.after, *now, false, std::nullopt};
+      if (loader_of(change.file) == BootLoader::SystemdBoot) {
+        auto line = systemd_boot_line(options_.root);
+        if (!line) return fail(line.error());
+        entry.former = std::move(*line);
+      }
+      journal->files.push_back(std::move(entry));
     } else {  // what was there before the first time stays what is gone back to
       known->after = change.after;
       known->replaced = *now;

@@ -49,6 +49,23 @@ class Setup : public testing::Test {
     return text.str();
   }
   [[nodiscard]] bool there(const std::string& file) const { return std::filesystem::exists(tree.root() / file); }
+  /// A host that systemd-boot starts, with one kernel.
+  void use_systemd_boot() const {
+    std::filesystem::remove_all(tree.root() / "boot/grub");
+    tree.file("boot/loader/loader.conf", "");
+    tree.file("boot/vmlinuz-6.1.0", "");
+    tree.file("lib/modules/6.1.0/modules.dep", "");
+  }
+  /// Makes what is wanted, and then nothing is left to do.
+  void make() {
+    HostSetup host(options);
+    const auto plan = host.plan();
+    ASSERT_TRUE(plan) << plan.error().message();
+    ran.clear();
+    ASSERT_TRUE(host.apply(*plan));
+    const auto rest = host.plan();
+    EXPECT_TRUE(rest->files.empty() && rest->commands.empty());
+  }
   /// What the boot menu and udev go by is what the files say now.
   void expect_all_told(int step) const {
     EXPECT_EQ(read("boot/grub/grub.cfg"), "menu" + read(kGrubFile)) << "step " << step;
@@ -89,10 +106,7 @@ TEST_F(Setup, ShowsThenMakesThenTakesBackExactly) {
 }
 
 TEST_F(Setup, SystemdBootsCommandLineIsExtendedAndPutBack) {
-  std::filesystem::remove_all(tree.root() / "boot/grub");
-  tree.file("boot/loader/loader.conf", "");
-  tree.file("boot/vmlinuz-6.1.0", "");
-  tree.file("lib/modules/6.1.0/modules.dep", "");
+  use_systemd_boot();
   options.host_dma_untranslated = false;
   HostSetup host(options);
   ASSERT_TRUE(host.apply(*host.plan()));
@@ -105,6 +119,68 @@ TEST_F(Setup, SystemdBootsCommandLineIsExtendedAndPutBack) {
   EXPECT_EQ(read("etc/kernel/cmdline"), "root=/dev/sda1 rw intel_iommu=on\n");
   ASSERT_TRUE(host.undo());
   EXPECT_EQ(read("etc/kernel/cmdline"), "root=/dev/sda1 rw") << "without the newline that it did not have";
+}
+
+TEST_F(Setup, ParametersThatAreNoLongerWantedGo) {
+  use_systemd_boot();
+  make();
+  const std::string with_both = "root=UUID=1234 ro quiet intel_iommu=on iommu=pt\n";
+  EXPECT_EQ(read("etc/kernel/cmdline"), with_both);
+  tree.file("proc/cmdline", "initrd=\\6.1.0\\initrd " + with_both);  // booted anew
+  options.host_dma_untranslated = false;
+  make();
+  EXPECT_EQ(read("etc/kernel/cmdline"), "root=UUID=1234 ro quiet intel_iommu=on\n");
+  EXPECT_THAT(ran, testing::Contains("kernel-install add 6.1.0 /boot/vmlinuz-6.1.0"));
+  EXPECT_THAT(HostSetup(options).plan()->notes, testing::Contains(HasSubstr("runs with iommu=pt: reboot")));
+  tree.file("proc/cpuinfo", "vendor_id : AuthenticAMD\n");  // nothing is wanted; what runs now must not come back
+  options.host_dma_untranslated = true;
+  make();
+  options.host_dma_untranslated = false;
+  make();
+  EXPECT_THAT(read("etc/kernel/cmdline"), Not(HasSubstr("iommu=pt")));
+  options.host_dma_untranslated = true;
+  make();
+  EXPECT_THAT(read("etc/kernel/cmdline"), HasSubstr("iommu=pt"));
+  ASSERT_TRUE(HostSetup(options).undo());
+  EXPECT_FALSE(there("etc/kernel/cmdline"));
+}
+
+TEST_F(Setup, ParametersThatAreNoLongerWantedGoFromALineOfPeoplesOwn) {
+  use_systemd_boot();
+  tree.file("etc/kernel/cmdline", "root=/dev/sda1 rw");
+  make();
+  EXPECT_EQ(read("etc/kernel/cmdline"), "root=/dev/sda1 rw intel_iommu=on iommu=pt\n");
+  options.host_dma_untranslated = false;
+  make();
+  EXPECT_EQ(read("etc/kernel/cmdline"), "root=/dev/sda1 rw intel_iommu=on\n");
+  tree.file("proc/cpuinfo", "vendor_id : AuthenticAMD\n");
+  make();
+  EXPECT_EQ(read("etc/kernel/cmdline"), "root=/dev/sda1 rw") << "nothing is wanted: as it was";
+  ASSERT_TRUE(HostSetup(options).undo());
+  tree.file("etc/kernel/cmdline", "iommu=pt root=/dev/sda1");
+  tree.file("proc/cpuinfo", "vendor_id : GenuineIntel\n");
+  make();
+  EXPECT_EQ(read("etc/kernel/cmdline"), "iommu=pt root=/dev/sda1 intel_iommu=on\n") << "theirs stays";
+}
+
+TEST_F(Setup, BootFileGoesWhereNoParameterIsWanted) {
+  tree.file("proc/cpuinfo", "vendor_id : AuthenticAMD\n");
+  make();
+  EXPECT_THAT(read("boot/grub/grub.cfg"), HasSubstr("iommu=pt"));
+  options.host_dma_untranslated = false;
+  make();
+  EXPECT_THAT(ran, ElementsAre("update-grub"));
+  EXPECT_FALSE(there(kGrubFile));
+  EXPECT_EQ(read("boot/grub/grub.cfg"), "menu");
+  options.host_dma_untranslated = true;
+  options.boot_loader = BootLoader::Extlinux;
+  make();
+  EXPECT_THAT(read("etc/u-boot-menu/conf.d/vm-platform.conf"), HasSubstr("iommu=pt"));
+  options.boot_loader = BootLoader::Grub;
+  make();
+  EXPECT_THAT(ran, ElementsAre("update-grub", "u-boot-update")) << "the other boot loader is told, too";
+  EXPECT_FALSE(there("etc/u-boot-menu/conf.d/vm-platform.conf"));
+  EXPECT_THAT(read("boot/grub/grub.cfg"), HasSubstr("iommu=pt"));
 }
 
 TEST_F(Setup, WhatSomebodyEditedIsLeftAlone) {
@@ -306,6 +382,8 @@ TEST_F(Setup, HostThatHasItsParametersIsNotGivenThemTwice) {
   tree.file("proc/cmdline", "root=UUID=1 intel_iommu=on iommu=pt\n");
   const auto plan = HostSetup(options).plan();
   for (const FileChange& change : plan->files) EXPECT_THAT(change.file.string(), Not(HasSubstr("grub")));
+  make();
+  EXPECT_FALSE(there(kGrubFile));
   tree.file("proc/cpuinfo", "vendor_id : AuthenticAMD\n");
   EXPECT_THAT(HostSetup(options).plan()->parameters, ElementsAre("iommu=pt"));
 }

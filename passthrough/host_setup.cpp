@@ -79,6 +79,12 @@ Result<void> save(const SetupJournal& journal, const fs::path& file) {
   }
 }
 
+/// Saves it once all commands have run.
+Result<void> save_told(SetupJournal& journal, const fs::path& file) {
+  for (JournalEntry& entry : journal.files) entry.told = true;
+  return save(journal, file);
+}
+
 Result<SetupJournal> load(const fs::path& file) {
   SetupJournal journal;
   const auto content = read_kernel_file(file);
@@ -223,6 +229,12 @@ void note_untold(const std::set<fs::path>& untold, const fs::path& root, HostSet
     plan.notes.emplace_back("an earlier run changed files, and the commands that follow it have not all run");
 }
 
+/// What a file that is taken back holds while the commands run. Without a file kernel-install(8) takes what the running
+/// kernel was given, and that can be what was added here; so the file goes after it.
+Content while_told(const JournalEntry& entry) {
+  return loader_of(entry.file) == BootLoader::SystemdBoot && !entry.before ? entry.former : entry.before;
+}
+
 VmError edited(const fs::path& file) {
   return VmError(ErrorCode::Status, "change", file.string(), "it was edited since this tool wrote it")
       .with_hint(
@@ -346,8 +358,7 @@ Result<void> HostSetup::apply(const HostSetupPlan& plan) {
   if (!commands_run_here()) return {};
   if (auto ran = run_all(plan.commands); !ran) return ran;
   step("write down that all commands have run");
-  for (JournalEntry& entry : journal->files) entry.told = true;
-  return save(*journal, journal_file(options_));
+  return save_told(*journal, journal_file(options_));
 }
 
 Result<HostSetupPlan> HostSetup::undo_plan() const {
@@ -377,19 +388,36 @@ Result<void> HostSetup::undo() {
   if (!plan) return fail(plan.error());
   auto journal = load(journal_file(options_));
   if (!journal) return fail(journal.error());
-  if (!plan->files.empty()) {
-    for (JournalEntry& entry : journal->files)
-      if (std::ranges::find(plan->files, entry.file, &FileChange::file) != plan->files.end()) entry.told = false;
+  const bool run_here = commands_run_here();
+  std::vector<FileChange> first, last;  // before the commands, after them
+  for (JournalEntry& entry : journal->files) {
+    const auto change = std::ranges::find(plan->files, entry.file, &FileChange::file);
+    if (change == plan->files.end()) continue;
+    entry.replaced = change->before;
+    entry.after = run_here ? while_told(entry) : entry.before;
+    entry.told = false;
+    first.push_back({entry.file, entry.replaced, entry.after, entry.why});
+    if (entry.after != entry.before) last.push_back({entry.file, entry.after, entry.before, entry.why});
+  }
+  if (!first.empty()) {
     step("write down that it is being taken back");
     if (auto saved = save(*journal, journal_file(options_)); !saved) return saved;
   }
   for (const JournalEntry& entry : journal->files) remove_unfinished(options_.root / entry.file.relative_path());
-  for (const FileChange& change : plan->files) {
+  const auto put_back = [&](const FileChange& change) {
     step("put back " + change.file.string());
-    if (auto written = put(options_.root, change.file, change.after); !written) return written;
-  }
-  if (!plan->commands.empty() && !commands_run_here()) return {};
+    return put(options_.root, change.file, change.after);
+  };
+  for (const FileChange& change : first)
+    if (auto written = put_back(change); !written) return written;
+  if (!plan->commands.empty() && !run_here) return {};
   if (auto ran = run_all(plan->commands); !ran) return ran;
+  if (!last.empty()) {  // that it goes is nothing to run the commands for
+    step("write down that all commands have run");
+    if (auto told = save_told(*journal, journal_file(options_)); !told) return told;
+  }
+  for (const FileChange& change : last)
+    if (auto written = put_back(change); !written) return written;
   step("forget");
   return remove_durably(journal_file(options_), kOperation);
 }

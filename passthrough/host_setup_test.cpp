@@ -38,6 +38,8 @@ class Setup : public testing::Test {
       ran.push_back(line);
       if (line == failing) return Result<void>(fail(ErrorCode::Io, "run", line, "it ended with status 1"));
       if (line == "update-grub") tree.file("boot/grub/grub.cfg", "menu" + read(kGrubFile));
+      if (line.starts_with("kernel-install"))  // as kernel-install(8) has it, without a file in /usr/lib
+        tree.file("boot/entry", read(there("etc/kernel/cmdline") ? "etc/kernel/cmdline" : "proc/cmdline"));
       if (line == "udevadm control --reload") tree.file("run/udev", read(kRules));
       return Result<void>{};
     };
@@ -310,6 +312,22 @@ TEST_F(Setup, KilledAtAnyStepItIsTakenBackOrGoneOnWith) {
     nothing_is_left(steps);
   }
   EXPECT_GE(steps, 9) << "the record, four files, three commands, the record";
+}
+
+TEST_F(Setup, KilledWhileTakingBackNoKernelKeepsWhatTheRunningOneWasGiven) {
+  use_systemd_boot();
+  const std::string own = read("proc/cmdline");
+  bool more = true;
+  for (int step = 0; more; ++step) {
+    tree.file("proc/cmdline", own);
+    make();
+    tree.file("proc/cmdline", read("boot/entry"));  // booted anew
+    more = killed_before(options, step, [](HostSetup& host) { return host.undo().has_value(); });
+    ASSERT_TRUE(HostSetup(options).undo());
+    EXPECT_EQ(read("boot/entry"), "root=UUID=1234 ro quiet\n") << "step " << step;
+    EXPECT_FALSE(there("etc/kernel/cmdline"));
+    EXPECT_FALSE(there("state/setup.json"));
+  }
 }
 
 TEST_F(Setup, CommandThatFailedIsRunNextTime) {

@@ -187,6 +187,7 @@ Result<void> Runtime::Impl::reset() {
   cpus_->park();
   flush_serial();
   pc_->reset();
+  for (unsigned i = 0; i < cpus_->count(); ++i) cpus_->vcpu(i).forget_signals();
   if (auto loaded = load(); !loaded) {
     cpus_->end();
     change_state(RuntimeState::Failed);

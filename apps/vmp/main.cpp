@@ -11,7 +11,7 @@ namespace vm_platform::vmp {
 
 int exit_status(const VmError& error) {
   if (error.detail() == PassthroughError::RolledBack) return kRolledBack;
-  if (error.detail() == PassthroughError::RollbackFailed) return kFailed;
+  if (error.detail() == PassthroughError::RollbackFailed || error.detail() == PassthroughError::Stuck) return kFailed;
   if (error.detail() == PassthroughError::NoIommu || error.detail() == PassthroughError::NoVfio) return kRefused;
   switch (error.code()) {
     case ErrorCode::InvalidArgument:

@@ -163,6 +163,11 @@ TEST(Console, ThreeResetsAreALoop) {
   EXPECT_THAT(loop.err, HasSubstr("reset itself 3 times"));
 }
 
+TEST(Console, APanicThatGoesOnAndOnEndsTheGuest) {
+  const Finished panicked = run_vmp(run_with({}), {.input = "P"}, 20s);
+  EXPECT_EQ(panicked.status, 120) << panicked.err;
+}
+
 TEST(Console, Statistics) {
   const Finished table = run_vmp(run_with({"--stats"}), {.input = "Q"});
   EXPECT_EQ(table.status, 43);

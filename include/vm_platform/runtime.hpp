@@ -54,7 +54,8 @@ struct RuntimeEvent {
     ResetRequested,  ///< The guest asked for a reset.
     Reset,           ///< The machine was reset, by the guest or by command.
     ResetLoop,       ///< The guest asked for `value` resets within 10 s; it was stopped.
-    Panic,           ///< pvpanic; `value` is its event byte (bit 0: panicked, bit 1: a crash kernel takes over).
+    Panic,           ///< pvpanic; `value` is its event byte (bit 0: panicked, bit 1: a crash kernel takes over). Each
+                     ///< bit is reported once between two resets.
     DebugExit,       ///< A write of `value` to port F4h.
     TripleFault,     ///< On CPU `cpu`; `text` holds its state for `--debug-dump`.
     EngineFailed,    ///< On CPU `cpu`; `text` says why.

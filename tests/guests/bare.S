@@ -1,6 +1,6 @@
 /* A guest of a few instructions, dressed as a bzImage (64-bit entry): it echoes its first serial port.
    Some characters do more:  Q debug exit with 21   T triple fault   R reset by port CF9h   B 256 KiB of output
-                             P panics by the pvpanic port, where there is one   H halts for good with interrupts off */
+                             P panics by the pvpanic port, again and again   H halts for good with interrupts off */
         .code64
         .text
         .globl _start
@@ -53,6 +53,8 @@ next:   mov     $0x3fd, %dx             /* line status: bit 0, a byte is there *
         je      reset
         cmp     $'B', %al
         je      bulk
+        cmp     $'P', %al
+        je      panic
         cmp     $'H', %al
         jne     next
         cli
@@ -72,6 +74,11 @@ reset:  mov     $0xcf9, %dx
         mov     $6, %al
         out     %al, %dx
         jmp     halted
+
+panic:  mov     $0x505, %dx
+        mov     $1, %al
+1:      out     %al, %dx
+        jmp     1b
 
 bulk:   mov     $4096, %ebx             /* lines of 64 bytes */
 1:      lea     line(%rip), %rsi

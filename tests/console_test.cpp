@@ -83,6 +83,19 @@ TEST_F(Terminal, IsRestoredAfterACrash) {
   }
 }
 
+TEST_F(Terminal, LeavesAGuestThatTakesNoInput) {
+  start();
+  vmp_->type("H");
+  ASSERT_TRUE(vmp_->expect("H"));
+  for (const char* key : {"a", "b", "c"}) {  // one stays in the port, the others wait outside
+    vmp_->type(key);
+    std::this_thread::sleep_for(100ms);
+  }
+  vmp_->type("\x1d");
+  EXPECT_EQ(vmp_->wait(), 0);
+  expect_restored();
+}
+
 TEST_F(Terminal, StopAndContinue) {
   start();
   vmp_->send_signal(SIGTSTP);

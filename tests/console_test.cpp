@@ -113,6 +113,27 @@ TEST_F(Terminal, StopAndContinue) {
   expect_restored();
 }
 
+TEST_F(Terminal, ATerminalThatTakesNothingMoreCanBeLeft) {
+  for (const bool key : {false, true}) {
+    start();
+    vmp_->type("BBBB");  // a mebibyte that nobody reads
+    std::this_thread::sleep_for(500ms);
+    if (key) {
+      vmp_->type("\x1d");
+      std::this_thread::sleep_for(1500ms);  // the guest's last output has its second; then vmp says that it left
+    }
+    vmp_->send_signal(SIGTERM);
+    siginfo_t end{};
+    for (int i = 0; i < 1000 && end.si_pid == 0; ++i) {
+      ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(vmp_->pid()), &end, WEXITED | WNOHANG | WNOWAIT), 0);
+      std::this_thread::sleep_for(10ms);
+    }
+    ASSERT_EQ(end.si_pid, vmp_->pid()) << "still running after 10 s";
+    EXPECT_EQ(vmp_->wait(), 128 + SIGTERM);
+    expect_restored();
+  }
+}
+
 TEST_F(Terminal, EndsByTheGuest) {
   start();
   vmp_->type("T");

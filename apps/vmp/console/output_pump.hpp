@@ -17,7 +17,7 @@ namespace vm_platform::vmp {
 
 /// Keeps up to 1 MiB for a slow reader; then `push` blocks, and with it the guest that prints. Nothing is dropped,
 /// unless writing fails or it is destroyed before `drain` said true. Never makes the descriptor non-blocking: others
-/// may share it.
+/// may share it; a terminal is opened once more instead. Destruction waits for no reader.
 class OutputPump {
  public:
   /// `on_failure` is called once, on the pump's thread, when writing fails (EPIPE, ENOSPC).
@@ -37,6 +37,8 @@ class OutputPump {
   void wake() const;
 
   const int descriptor_;
+  const int terminal_;  ///< The same terminal, opened again, non-blocking; -1: it is none, or that cannot be.
+  const std::size_t piece_;
   const std::string name_;
   const std::function<void()> on_failure_;
   int wake_ = -1;  // eventfd

@@ -214,11 +214,11 @@ void Session::drain() {
     if (output && !output->drain(milliseconds(1000)) && output->status()) complete = false;
   }
   terminal_.reset();
-  if (!complete && !left_) {
-    // The guest has ended, the reader is slow: wait as any program would, and let signals end that as they do.
-    sigset_t set = session_signals();
-    ::sigdelset(&set, SIGPIPE);
-    ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  // What is still to be said, here or by the caller, may wait for a slow reader: let signals end that as they do.
+  sigset_t set = session_signals();
+  ::sigdelset(&set, SIGPIPE);
+  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  if (!complete && !left_) {  // the guest has ended, the reader is slow: wait as any program would
     for (auto& output : outputs_) {
       while (output && !output->drain(milliseconds(60'000)) && output->status()) {
       }

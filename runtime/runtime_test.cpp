@@ -1,6 +1,9 @@
 // Runtime, SimpleRuntimeController and RuntimeService around a guest that is a C++ function.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <filesystem>
@@ -316,6 +319,27 @@ TEST_F(Runtimes, WhatCannotBeIsRefusedBeforeAnythingRuns) {
   bad = config();
   bad.boot.kernel = "/no/such/file";
   EXPECT_THAT(error(bad), HasSubstr("/no/such/file"));
+}
+
+TEST_F(Runtimes, NoThreadForACpuIsAnError) {
+  if (::getuid() != 0) GTEST_SKIP() << "limits the threads of a user who has none";
+  using std::filesystem::perms;
+  std::filesystem::permissions(directory_, perms{0755});
+  std::filesystem::permissions(directory_ / "vmlinuz", perms{0644});
+  const pid_t child = ::fork();
+  if (child == 0) {
+    constexpr uid_t kUser = 54321;
+    const rlimit threads{5, 5};
+    if (::setrlimit(RLIMIT_NPROC, &threads) != 0 || ::setuid(kUser) != 0) ::_exit(2);
+    const auto made = Runtime::create(config(64));
+    if (!made && made.error().code() == ErrorCode::OutOfMemory) ::_exit(0);
+    std::fputs((made ? "no error\n" : made.error().message() + "\n").c_str(), stderr);
+    ::_exit(1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 TEST_F(Runtimes, TheServiceKeepsThemByName) {

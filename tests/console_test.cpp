@@ -113,6 +113,21 @@ TEST_F(Terminal, StopAndContinue) {
   expect_restored();
 }
 
+TEST_F(Terminal, AGuestThatAsksForTheWindowSizeWithoutReadingGetsItOnce) {
+  start({"--serial2", "winsize"});
+  vmp_->type("W");
+  ASSERT_TRUE(vmp_->expect("W40 100\n")) << vmp_->seen();
+  vmp_->type("!");
+  ASSERT_TRUE(vmp_->expect("!"));
+  std::this_thread::sleep_for(300ms);
+  vmp_->type("Q");
+  EXPECT_EQ(vmp_->wait(), 43);
+  std::size_t answers = 0;
+  for (std::size_t at = 0; (at = vmp_->seen().find("40 100", at)) != std::string::npos; ++at) ++answers;
+  EXPECT_LE(answers, 3U) << "the one under way, one that was due, one asked for at the end";
+  expect_restored();
+}
+
 TEST_F(Terminal, ATerminalThatTakesNothingMoreCanBeLeft) {
   for (const bool key : {false, true}) {
     start();

@@ -25,6 +25,8 @@ class SerialInput {
   [[nodiscard]] bool wants_input() const noexcept {
     return descriptor_ >= 0 && !ended_ && (pending_.empty() || leave_key_);
   }
+  /// Whether the guest has taken everything.
+  [[nodiscard]] bool idle() const noexcept { return pending_.empty(); }
   [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
 
   /// Reads once. False when the user wants to leave.

@@ -80,7 +80,9 @@ int run(const ImageOptions& options) {
     std::size_t number = 0;
     for (const IsoBootEntry& entry : *entries) show(out, ++number, entry);
   } else {
-    out.put("Entries of the boot menu: " + entries.error().reason() + "\n");
+    out.put("Entries of the boot menu: ");
+    out.name(entries.error().reason());
+    out.put('\n');
   }
   if (catalog) {
     out.put("Boot images for firmware (El Torito):\n");

@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "apps/vmp/text.hpp"
+
 namespace vm_platform::vmp::iso {
 
 void add_image_options(CLI::App& command, ImageOptions& options) {
@@ -77,19 +79,7 @@ void Output::number(std::uint64_t value, unsigned width) {
   } while (value != 0);
 }
 
-void Output::name(std::string_view text) {
-  if (!terminal_) return put(text);
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7F) {
-      put("\\x");
-      put(kHex[byte >> 4]);
-      put(kHex[byte & 15]);
-    } else {
-      put(c);
-    }
-  }
-}
+void Output::name(std::string_view text) { put(terminal_ ? std::string_view(printable(text)) : text); }
 
 void Output::json(std::string_view text) {
   put('"');

@@ -4,9 +4,11 @@
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vm_platform/passthrough.hpp>
 
 #include "apps/vmp/command.hpp"
+#include "apps/vmp/standard_output.hpp"
 #include "apps/vmp/text.hpp"
 
 namespace vm_platform::vmp {
@@ -100,10 +102,17 @@ int run(int argc, char** argv) {
 }  // namespace vm_platform::vmp
 
 int main(int argc, char** argv) {
+  using namespace vm_platform::vmp;
+  // To a guest's console a closed output is one that nobody reads.
+  if (argc < 2 || std::string_view(argv[1]) != "run") hold_closed_descriptors();
+  int status = kFailed;
   try {
-    return vm_platform::vmp::run(argc, argv);
+    status = run(argc, argv);
+  } catch (const std::system_error& error) {
+    if (std::ferror(stdout) != 0) return lost_output(error.code().value());  // of fmt::print
+    complain(error.what());
   } catch (const std::exception& error) {
-    vm_platform::vmp::complain(error.what());
-    return vm_platform::vmp::kFailed;
+    complain(error.what());
   }
+  return finish_output(status);
 }

@@ -256,7 +256,9 @@ int run(const Options& options) {
   if (!outcome) return report(outcome.error());
   const int status = explain(*outcome, options);
   if (options.json) {
-    fmt::print("{}\n", to_json(controller.stats()).dump(2));
+    // Not fmt::print, which throws where it cannot write: the guest's status would be lost with the output.
+    const std::string text = to_json(controller.stats()).dump(2) + "\n";
+    std::fwrite(text.data(), 1, text.size(), stdout);
   } else if (options.stats) {
     print_stats(controller.stats());
   }

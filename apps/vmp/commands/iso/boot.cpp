@@ -73,7 +73,7 @@ int run(const ImageOptions& options) {
     }
     out.put(j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
     out.put('\n');
-    return kDone;
+    return out.finish(kDone);
   }
   if (entries) {
     out.put("Entries of the boot menu (* is the default; `vmp run --iso IMAGE --entry ID` boots another):\n");
@@ -94,7 +94,7 @@ int run(const ImageOptions& options) {
   } else if (image->volume().has_boot_catalog) {
     (void)report(catalog.error());
   }
-  return entries || catalog ? kDone : kFailed;
+  return out.finish(entries || catalog ? kDone : kFailed);
 }
 
 }  // namespace

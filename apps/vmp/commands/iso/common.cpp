@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "apps/vmp/standard_output.hpp"
 #include "apps/vmp/text.hpp"
 
 namespace vm_platform::vmp::iso {
@@ -178,12 +179,18 @@ void Output::flush() {
     if (put < 0 && errno == EINTR) continue;
     if (put <= 0) {
       failed_ = true;
+      lost_output(put == 0 ? EIO : errno);
       break;
     }
     at += put;
     left -= static_cast<std::size_t>(put);
   }
   used_ = 0;
+}
+
+int Output::finish(int status) {
+  flush();
+  return failed_ ? kFailed : status;
 }
 
 void Output::mode(const IsoEntry& entry) {

@@ -23,7 +23,8 @@ struct ImageOptions {
 void add_image_options(CLI::App& command, ImageOptions& options);
 [[nodiscard]] Result<SimpleIso9660> open_image(const ImageOptions& options);
 
-/// Buffered standard output that formats without allocating. A failed write ends all further output.
+/// Buffered standard output that formats without allocating. A failed write is complained of, and ends all further
+/// output.
 class Output {
  public:
   Output();
@@ -53,6 +54,8 @@ class Output {
   /// `"2024-05-17T12:30:15+02:00"` or `null`.
   void json_time(const IsoTime& time);
   void flush();
+  /// Writes out what is buffered. Returns `status`, or `kFailed` where output was lost.
+  [[nodiscard]] int finish(int status);
   [[nodiscard]] bool failed() const { return failed_; }
   [[nodiscard]] bool on_terminal() const { return terminal_; }
 

@@ -111,8 +111,7 @@ int run(const Options& options) {
     if (result->failures != 0) out.put(fmt::format("; {} failed", result->failures));
     out.put(result->stopped ? "; stopped: --resume goes on\n" : "\n");
   }
-  out.flush();
-  return result->failures != 0 || result->stopped ? kFailed : kDone;
+  return out.finish(result->failures != 0 || result->stopped ? kFailed : kDone);
 }
 
 }  // namespace

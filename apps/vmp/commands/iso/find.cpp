@@ -68,8 +68,7 @@ int run(const Options& options) {
     out.put(options.zero ? std::string_view("\0", 1) : "\n");
   }
   if (options.json) out.put("]}\n");
-  out.flush();
-  return out.failed() ? kFailed : status;
+  return out.finish(status);
 }
 
 }  // namespace

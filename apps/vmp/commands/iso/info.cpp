@@ -88,7 +88,7 @@ int run(const ImageOptions& options) {
   if (options.json) {
     out.put(to_json(options, v, catalog).dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
     out.put('\n');
-    return kDone;
+    return out.finish(kDone);
   }
   line(out, "image", options.image);
   line(out, "volume", v.volume_id);
@@ -142,7 +142,7 @@ int run(const ImageOptions& options) {
   } else if (v.has_boot_catalog) {
     line(out, "boot image", catalog.error().message());
   }
-  return kDone;
+  return out.finish(kDone);
 }
 
 }  // namespace

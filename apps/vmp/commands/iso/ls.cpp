@@ -46,8 +46,7 @@ class Lister {
       }
     }
     if (options_.json) out_.put("]}\n");
-    out_.flush();
-    return out_.failed() ? kFailed : status_;
+    return out_.finish(status_);
   }
 
  private:

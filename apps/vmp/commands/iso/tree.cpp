@@ -61,8 +61,7 @@ int run(const Options& options) {
     put_count(out, directories, " directories, ");
     put_count(out, others, " files\n");
   }
-  out.flush();
-  return out.failed() ? kFailed : status;
+  return out.finish(status);
 }
 
 }  // namespace

@@ -53,6 +53,7 @@ int run(const ImageOptions& options) {
   if (!image) return report(image.error());
   const auto entries = find_boot_entries(*image);
   const auto catalog = image->boot_catalog();
+  const int status = entries || catalog ? kDone : kFailed;
   Output out;
   if (options.json) {
     nlohmann::ordered_json j{{"image", options.image},
@@ -73,7 +74,7 @@ int run(const ImageOptions& options) {
     }
     out.put(j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
     out.put('\n');
-    return out.finish(kDone);
+    return out.finish(status);
   }
   if (entries) {
     out.put("Entries of the boot menu (* is the default; `vmp run --iso IMAGE --entry ID` boots another):\n");
@@ -94,7 +95,7 @@ int run(const ImageOptions& options) {
   } else if (image->volume().has_boot_catalog) {
     (void)report(catalog.error());
   }
-  return out.finish(entries || catalog ? kDone : kFailed);
+  return out.finish(status);
 }
 
 }  // namespace

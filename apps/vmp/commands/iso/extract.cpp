@@ -92,6 +92,7 @@ int run(const Options& options) {
   for (const VmError& error : result->errors) (void)report(error);
   if (result->failures > result->errors.size())
     fmt::print(stderr, "vmp: and {} more\n", result->failures - result->errors.size());
+  for (const std::string& pattern : result->unmatched) complain("nothing matches '" + pattern + "'");
   if (options.json) {
     out.put("{\"image\":");
     out.json(options.image);
@@ -111,7 +112,8 @@ int run(const Options& options) {
     if (result->failures != 0) out.put(fmt::format("; {} failed", result->failures));
     out.put(result->stopped ? "; stopped: --resume goes on\n" : "\n");
   }
-  return out.finish(result->failures != 0 || result->stopped ? kFailed : kDone);
+  const bool whole = result->failures == 0 && result->unmatched.empty() && !result->stopped;
+  return out.finish(whole ? kDone : kFailed);
 }
 
 }  // namespace

@@ -239,7 +239,7 @@ int run(const Options& options) {
   block_session_signals();  // before the threads of the guest begin
   catch_fatal_signals();
   auto runtime = Runtime::create(std::move(*config));
-  if (!runtime) return refuse(runtime.error());
+  if (!runtime) return refuse(iso ? name_files(*iso, runtime.error()) : runtime.error());
   auto console = Endpoint::open(*console_target);
   if (!console) return refuse(console.error());
   auto channel = Endpoint::open(*channel_target);

@@ -72,8 +72,7 @@ int run(const ImageOptions& options) {
                                     {"sectors", b.sector_count}});
       }
     }
-    out.put(j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
-    out.put('\n');
+    out.document(j);
     return out.finish(status);
   }
   if (entries) {

@@ -34,8 +34,7 @@ int run(const Options& options) {
     out.json(options.image);
     out.put(",\"entries\":[");
   }
-  std::string prefix = options.below.substr(std::min(options.below.find_first_not_of('/'), options.below.size()));
-  while (prefix.ends_with('/')) prefix.pop_back();
+  std::string prefix = path_from_root(options.below);
   if (!prefix.empty()) prefix += '/';
   int status = kDone;
   bool first = true;

@@ -86,8 +86,7 @@ int run(const ImageOptions& options) {
   const auto catalog = image->boot_catalog();
   Output out;
   if (options.json) {
-    out.put(to_json(options, v, catalog).dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
-    out.put('\n');
+    out.document(to_json(options, v, catalog));
     return out.finish(kDone);
   }
   line(out, "image", options.image);

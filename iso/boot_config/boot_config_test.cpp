@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <map>
 
 #include "iso/testing/test_image.hpp"
@@ -200,6 +201,23 @@ TEST(GrubTest, HostileScriptsEnd) {
                  "menuentry x { linux /k }; done; done; done; done\n")
                 .entries.size(),
             kMaxBootEntries);
+}
+
+/// Rounds are counted as commands are: nothing else runs in these, and there are 100^12 of them.
+TEST(GrubTest, LoopsWithoutCommandsEnd) {
+  std::string words = "0";
+  for (int i = 1; i < 100; ++i) words += " " + std::to_string(i);
+  std::string script, ends;
+  for (int i = 0; i < 12; ++i) {
+    script += "for v" + std::to_string(i) + " in " + words + " ; do\n";
+    ends += "done\n";
+  }
+  FakeFiles files;
+  const auto start = std::chrono::steady_clock::now();
+  const BootMenu menu =
+      grub(files, "menuentry before { linux /k }\n" + script + ends + "menuentry after { linux /k }\n");
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_THAT(titles(menu), ElementsAre("before")) << "what is past the limit is not read";
 }
 
 TEST(SystemdBootTest, EntriesAndDefaultPattern) {

@@ -61,6 +61,9 @@ class Grub final : private GrubFileQuery {
     return tokens[at].kind == GrubToken::Kind::Word && tokens[at].text == text;
   }
 
+  /// Past the limit nothing is read any more: every list ends at once, and what encloses it with it.
+  [[nodiscard]] bool used_up() const { return commands_ > kMaxCommands; }
+
   /// Runs commands from `at` up to one of `stops`, a closing brace or `end`; leaves `at` there. With `run` false only
   /// looks for the end.
   int list(const GrubTokens& tokens, std::size_t& at, std::size_t end, std::initializer_list<std::string_view> stops,
@@ -72,6 +75,11 @@ class Grub final : private GrubFileQuery {
     }
     ++depth_;
     while (at < end) {
+      if (used_up()) {
+        at = end;
+        status = 1;
+        break;
+      }
       const GrubToken& token = tokens[at];
       if (token.kind == GrubToken::Kind::End) {
         ++at;
@@ -130,7 +138,8 @@ class Grub final : private GrubFileQuery {
     (void)list(tokens, at, end, {"done"}, false);
     const std::size_t after = at;
     // for NAME in WORDS
-    for (std::size_t i = 2; run && i < words.size() && i < 102; ++i) {
+    for (std::size_t i = 2; run && i < words.size() && i < 102 && !used_up(); ++i) {
+      ++commands_;  // a round costs what a command does, or empty ones nested in each other would be free
       set(words[0], words[i]);
       std::size_t inner = body;
       (void)list(tokens, inner, after, {}, true);

@@ -77,8 +77,8 @@ class PosixDirectory final : public TargetDirectory {
   Result<std::shared_ptr<TargetDirectory>> enter(std::shared_ptr<TargetDirectory> self,
                                                  const IsoEntry& entry) override {
     const char* name = entry.name.c_str();
-    if (::mkdirat(directory_.get(), name, 0700) != 0 && errno != EEXIST)
-      return os_failure("make directory", entry.name);
+    const bool made = ::mkdirat(directory_.get(), name, 0700) == 0;
+    if (!made && errno != EEXIST) return os_failure("make directory", entry.name);
     const int descriptor = ::openat(directory_.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (descriptor < 0) {
       if (errno == ELOOP || errno == ENOTDIR) {
@@ -87,6 +87,7 @@ class PosixDirectory final : public TargetDirectory {
       }
       return os_failure("enter", entry.name);
     }
+    if (!made && common_->options.existing != IsoExisting::Refuse) make_writable(descriptor);
     return std::make_shared<PosixDirectory>(descriptor, common_, std::move(self), &entry);
   }
 
@@ -110,6 +111,14 @@ class PosixDirectory final : public TargetDirectory {
   }
 
  private:
+  /// An extraction before this one may have given it the image's mode, which is often one that not even its owner may
+  /// write into; this one gives it again.
+  static void make_writable(int directory) {
+    struct stat status{};
+    if (::fstat(directory, &status) == 0 && status.st_uid == ::geteuid() && (status.st_mode & 0300) != 0300)
+      (void)::fchmod(directory, (status.st_mode & 07777) | 0700);
+  }
+
   [[nodiscard]] mode_t mode_of(const IsoEntry& entry) const {
     if (!entry.has_posix) {
       const mode_t mask = common_->masked == 07777 ? 022 : common_->masked;

@@ -44,9 +44,10 @@ struct IsoExtractReport {
 
 /// Writes what `options` choose below `target`, which is made if it is not there. Each path is opened one component at
 /// a time without following symbolic links, so that neither a name nor a link of the image (nor someone who changes the
-/// target meanwhile) leads elsewhere. Times and modes are restored. A file is there whole or not at all: one that fails
-/// is removed, large ones get their name last. Names that are no file names (`..`, with `/`) are failures of those
-/// entries. Fails itself only where nothing could be begun.
+/// target meanwhile) leads elsewhere. Times and modes are restored, with `IsoExisting::Refuse` only of what was not
+/// there before. A file is there whole or not at all: one that fails is removed, large ones get their name last. Names
+/// that are no file names (`..`, with `/`) are failures of those entries. Fails itself only where nothing could be
+/// begun.
 [[nodiscard]] Result<IsoExtractReport> iso_extract(const SimpleIso9660& iso, const std::string& target,
                                                    const IsoExtractOptions& options = {});
 

@@ -51,16 +51,17 @@ constexpr std::uint64_t kNamedLast = 1 * kMiB;
 
 class PosixDirectory final : public TargetDirectory {
  public:
+  /// Gets `restore`'s owner, mode and time in the end, where there is one.
   PosixDirectory(int descriptor, std::shared_ptr<const Common> common, std::shared_ptr<TargetDirectory> parent,
-                 const IsoEntry* entry)
+                 const IsoEntry* restore)
       : directory_(descriptor), common_(std::move(common)), parent_(std::move(parent)) {
-    if (entry != nullptr) {
+    if (restore != nullptr) {
       restore_ = true;
-      modified_ = entry->modified;
-      accessed_ = entry->accessed;
-      mode_ = mode_of(*entry);
-      uid_ = entry->uid;
-      gid_ = entry->gid;
+      modified_ = restore->modified;
+      accessed_ = restore->accessed;
+      mode_ = mode_of(*restore);
+      uid_ = restore->uid;
+      gid_ = restore->gid;
     }
   }
   PosixDirectory(const PosixDirectory&) = delete;
@@ -87,8 +88,10 @@ class PosixDirectory final : public TargetDirectory {
       }
       return os_failure("enter", entry.name);
     }
-    if (!made && common_->options.existing != IsoExisting::Refuse) make_writable(descriptor);
-    return std::make_shared<PosixDirectory>(descriptor, common_, std::move(self), &entry);
+    // One that was there already belongs to somebody else's tree, unless we were told to take it over.
+    const bool ours = made || common_->options.existing != IsoExisting::Refuse;
+    if (ours && !made) make_writable(descriptor);
+    return std::make_shared<PosixDirectory>(descriptor, common_, std::move(self), ours ? &entry : nullptr);
   }
 
   Result<Outcome> add(const SimpleIso9660& iso, const IsoEntry& entry) override {

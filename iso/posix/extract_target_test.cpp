@@ -91,5 +91,16 @@ TEST_F(ExtractModesTest, ResumeAndOverwriteWriteIntoReadOnlyDirectoriesOfTheirOw
   });
 }
 
+TEST_F(ExtractModesTest, DirectoriesThatWereThereStayAsTheyAre) {
+  const SimpleIso9660 iso = read_only_tree();
+  fs::create_directories(target_ / "d");
+  ASSERT_EQ(::chmod((target_ / "d").c_str(), 0700), 0);
+  EXPECT_EQ(extract(iso).failures, 0u) << "their names are free";
+  EXPECT_EQ(mode("d"), 0700u);
+  EXPECT_EQ(mode("d/a"), 0444u);
+  EXPECT_EQ(extract(iso, IsoExisting::Overwrite).failures, 0u);
+  EXPECT_EQ(mode("d"), 0555u) << "taken over";
+}
+
 }  // namespace
 }  // namespace vm_platform::iso

@@ -28,7 +28,7 @@ struct IsoExtractOptions {
       patterns;          ///< As `iso_glob_match`; a directory that matches is taken whole. None: everything.
   unsigned threads = 0;  ///< 0: one for each CPU, at most 8.
   IsoExisting existing = IsoExisting::Refuse;
-  bool owners = false;         ///< Also owner, group and set-id bits; needs privileges.
+  bool owners = false;         ///< Also owner, group and set-id bits; needs privileges. Not on Windows.
   bool special_files = false;  ///< Also device nodes and named pipes; needs privileges.
   IsoExtractProgress* progress = nullptr;
 };
@@ -37,7 +37,10 @@ struct IsoExtractReport {
   std::uint64_t directories = 0, files = 0, symlinks = 0, bytes = 0;
   std::uint64_t kept = 0;     ///< Files that `Resume` found finished.
   std::uint64_t skipped = 0;  ///< Device nodes and the like that were not asked for.
-  bool stopped = false;       ///< By `IsoExtractProgress::stop`.
+  /// Files and directories whose owner was asked for and could not be given. They have no set-id bits: these would let
+  /// everybody act as who extracts.
+  std::uint64_t without_owner = 0;
+  bool stopped = false;  ///< By `IsoExtractProgress::stop`.
   std::uint64_t failures = 0;
   std::vector<VmError> errors;  ///< The first hundred failures.
 };

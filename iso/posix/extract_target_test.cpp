@@ -102,5 +102,21 @@ TEST_F(ExtractModesTest, DirectoriesThatWereThereStayAsTheyAre) {
   EXPECT_EQ(mode("d"), 0555u) << "taken over";
 }
 
+TEST_F(ExtractModesTest, WithoutTheirOwnerFilesAreNotSetId) {
+  const SimpleIso9660 iso = read_only_tree();
+  unprivileged([&] {
+    const IsoExtractReport report = extract(iso, IsoExisting::Refuse, true);
+    EXPECT_EQ(report.failures, 0u);
+    EXPECT_EQ(report.files, 2u);
+    EXPECT_EQ(report.without_owner, 3u) << "two files and a directory are root's";
+    EXPECT_EQ(mode("d/a"), 0444u);
+    EXPECT_EQ(mode("d/b"), 0755u);
+  });
+  if (::geteuid() != 0) return;
+  fs::remove_all(target_);
+  EXPECT_EQ(extract(iso, IsoExisting::Refuse, true).without_owner, 0u);
+  EXPECT_EQ(mode("d/b"), 06755u);
+}
+
 }  // namespace
 }  // namespace vm_platform::iso

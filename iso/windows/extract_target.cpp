@@ -167,7 +167,8 @@ bool is_file_name(std::string_view name) {
            stem[3] <= '9');
 }
 
-Result<std::shared_ptr<TargetDirectory>> open_target(const std::string& path, const IsoExtractOptions& options) {
+Result<std::shared_ptr<TargetDirectory>> open_target(const std::string& path, const IsoExtractOptions& options,
+                                                     TargetState&) {
   return WindowsDirectory::open(widen(path), path, options, nullptr, IsoTime{});
 }
 

@@ -76,6 +76,17 @@ int main(int argc, char** argv) {
         "set default=\"1>b\"\nif [ \"$a\" = b -o -f /x ]; then set x=${y}; else true; fi\nfunction f { linux /k $x; }\n"
         "for i in 1 2; do menuentry \"e $i\" --id b { search --set=root --file /x; f; initrd /i }; done\n"
         "submenu s { menuentry t { loopback loop /x.iso; linux (loop)/k } }\nsource $prefix/o.cfg\n");
+  // What multiplies: empty loops in loops, a variable that doubles and is named often, arguments that all entries
+  // share.
+  std::string loops, doubling = "set a=xxxxxxxxxxxxxxxx\n", shared = "append " + std::string(3000, 'x') + "\n";
+  for (int i = 0; i < 12; ++i) loops += "for v in 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9; do\n";
+  for (int i = 0; i < 12; ++i) loops += "done\n";
+  for (int i = 0; i < 12; ++i) doubling += "set a=\"$a$a\"\n";
+  doubling += "for i in 0 1 2 3 4 5 6 7 8 9; do menuentry \"$a\" { linux /k \"$a\" \"$a\"; initrd /$a /$a }; done\n";
+  for (int i = 0; i < 900; ++i) shared += "label l\nlinux k\n";
+  write(dir / "grub/loops.cfg", loops);
+  write(dir / "grub/doubling.cfg", doubling);
+  write(dir / "syslinux/shared.cfg", shared);
   write(dir / "systemd_boot/loader.conf", "default a*\ntitle T\nlinux /k\ninitrd /i\noptions o\nefi /e\n");
   return 0;
 }

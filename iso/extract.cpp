@@ -237,7 +237,8 @@ Result<IsoExtractReport> iso_extract(const SimpleIso9660& image, const std::stri
                                      const IsoExtractOptions& options) {
   auto top = image.find(options.from);
   if (!top) return fail(std::move(top.error()));
-  auto opened = iso::open_target(target, options);
+  iso::TargetState state;
+  auto opened = iso::open_target(target, options, state);
   if (!opened) return fail(std::move(opened.error()));
   const unsigned cpus = std::max(1u, std::thread::hardware_concurrency());
   Writers writers(image, options, options.threads != 0 ? options.threads : std::min(cpus, 8u));
@@ -294,6 +295,7 @@ Result<IsoExtractReport> iso_extract(const SimpleIso9660& image, const std::stri
   }
   writers.finish();
   writers.report.stopped = writers.stopped();
+  writers.report.without_owner = state.without_owner;
   return std::move(writers.report);
 }
 

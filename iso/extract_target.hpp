@@ -1,10 +1,16 @@
 // A directory on the host that is being filled from an image. One implementation for each kind of host.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vm_platform/iso_extract.hpp>
 
 namespace vm_platform::iso {
+
+/// What all directories of one extraction have in common; it outlives them.
+struct TargetState {
+  std::atomic<std::uint64_t> without_owner = 0;  ///< As in IsoExtractReport.
+};
 
 /// Thread-safe. The last owner's release restores the directory's own mode and time: then all its files are there.
 class TargetDirectory {
@@ -19,7 +25,8 @@ class TargetDirectory {
 };
 
 [[nodiscard]] Result<std::shared_ptr<TargetDirectory>> open_target(const std::string& path,
-                                                                   const IsoExtractOptions& options);
+                                                                   const IsoExtractOptions& options,
+                                                                   TargetState& state);
 
 /// Levels below the target: each holds a descriptor while something below it is written.
 inline constexpr std::size_t kMaxExtractDepth = 512;

@@ -29,7 +29,7 @@ struct IsoExtractOptions {
   std::vector<std::string> patterns;
   unsigned threads = 0;  ///< 0: one for each CPU, at most 8.
   IsoExisting existing = IsoExisting::Refuse;
-  bool owners = false;         ///< Also owner, group and set-id bits; needs privileges.
+  bool owners = false;         ///< Also owner, group and set-id bits; needs privileges. Not on Windows.
   bool special_files = false;  ///< Also device nodes and named pipes; needs privileges.
   IsoExtractProgress* progress = nullptr;
 };
@@ -38,7 +38,10 @@ struct IsoExtractReport {
   std::uint64_t directories = 0, files = 0, symlinks = 0, bytes = 0;
   std::uint64_t kept = 0;     ///< Files that `Resume` found finished.
   std::uint64_t skipped = 0;  ///< Device nodes and the like that were not asked for.
-  bool stopped = false;       ///< By `IsoExtractProgress::stop`.
+  /// Files and directories whose owner was asked for and could not be given. They have no set-id bits: these would let
+  /// everybody act as who extracts.
+  std::uint64_t without_owner = 0;
+  bool stopped = false;  ///< By `IsoExtractProgress::stop`.
   std::uint64_t failures = 0;
   std::vector<VmError> errors;         ///< The first hundred failures.
   std::vector<std::string> unmatched;  ///< Patterns, as given, that nothing in the image matches; none where `stopped`.
@@ -46,9 +49,10 @@ struct IsoExtractReport {
 
 /// Writes what `options` choose below `target`, which is made if it is not there. Each path is opened one component at
 /// a time without following symbolic links, so that neither a name nor a link of the image (nor someone who changes the
-/// target meanwhile) leads elsewhere. Times and modes are restored. A file is there whole or not at all: one that fails
-/// is removed, large ones get their name last. Names that are no file names (`..`, with `/`) are failures of those
-/// entries. Fails itself only where nothing could be begun.
+/// target meanwhile) leads elsewhere. Times and modes are restored, with `IsoExisting::Refuse` only of what was not
+/// there before. A file is there whole or not at all: one that fails is removed, large ones get their name last. Names
+/// that are no file names (`..`, with `/`) are failures of those entries. Fails itself only where nothing could be
+/// begun.
 [[nodiscard]] Result<IsoExtractReport> iso_extract(const SimpleIso9660& iso, const std::string& target,
                                                    const IsoExtractOptions& options = {});
 

@@ -10,11 +10,25 @@ namespace vm_platform::iso {
 inline constexpr std::size_t kMaxConfigSize = 1 << 20;
 inline constexpr std::size_t kMaxBootEntries = 1000;
 inline constexpr int kMaxConfigDepth = 16;
+/// Bytes that reading all menus of an image may take: see BootMenu::take.
+inline constexpr std::size_t kMaxMenuBytes = 16 << 20;
+inline constexpr std::size_t kMaxCommandLine = 64 << 10;
 
 /// Entries in the order of the menu, and which one the configuration calls its default.
 struct BootMenu {
   std::vector<IsoBootEntry> entries;
   std::optional<std::size_t> default_entry;
+  std::size_t bytes_left = kMaxMenuBytes;
+
+  /// To be asked before text is read, repeated or put together, so that neither memory nor time can be multiplied by
+  /// naming a text many times. False once there is too little left, and from then on: the reader stops there.
+  [[nodiscard]] bool take(std::size_t bytes) {
+    bytes_left = bytes < bytes_left ? bytes_left - bytes : 0;
+    return bytes_left != 0;
+  }
+  /// Puts `entry` at the end; false where the menu is full. Its texts have been taken already. A command line that no
+  /// kernel would be given becomes the entry's problem.
+  bool add(IsoBootEntry entry);
 };
 
 /// What a configuration may ask of the image it is in; the parsers know nothing else of it.

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <map>
 
 #include "iso/testing/test_image.hpp"
@@ -202,6 +203,140 @@ TEST(GrubTest, HostileScriptsEnd) {
             kMaxBootEntries);
 }
 
+/// Rounds are counted as commands are: nothing else runs in these, and there are 100^12 of them.
+TEST(GrubTest, LoopsWithoutCommandsEnd) {
+  std::string words = "0";
+  for (int i = 1; i < 100; ++i) words += " " + std::to_string(i);
+  std::string script, ends;
+  for (int i = 0; i < 12; ++i) {
+    script += "for v" + std::to_string(i) + " in " + words + " ; do\n";
+    ends += "done\n";
+  }
+  FakeFiles files;
+  const auto start = std::chrono::steady_clock::now();
+  const BootMenu menu =
+      grub(files, "menuentry before { linux /k }\n" + script + ends + "menuentry after { linux /k }\n");
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_THAT(titles(menu), ElementsAre("before")) << "what is past the limit is not read";
+}
+
+/// What an entry changes is gone at its end, and what was there before is there again.
+TEST(GrubTest, EntriesKeepTheirSettingsToThemselves) {
+  FakeFiles files;
+  const BootMenu menu = grub(files, R"(
+set a=1
+set b=2
+menuentry "one" { set a=changed; set a=again; unset b; set new=x; loopback loop /l.iso; linux /k $a $b $new }
+submenu "sub" {
+  set a=sub
+  menuentry "two" { set a=inner; linux (loop)/k $a $b $new }
+  menuentry "three" { linux /k $a $b }
+}
+menuentry "four" { linux /k $a $b $new }
+)");
+  ASSERT_EQ(menu.entries.size(), 4u);
+  EXPECT_EQ(menu.entries[0].command_line, "again x");
+  EXPECT_EQ(menu.entries[1].command_line, "inner 2");
+  EXPECT_EQ(menu.entries[1].container, "") << "a loop device of another entry";
+  EXPECT_EQ(menu.entries[2].command_line, "sub 2");
+  EXPECT_EQ(menu.entries[3].command_line, "1 2");
+}
+
+/// Bytes that a menu's texts hold.
+std::size_t texts(const BootMenu& menu) {
+  std::size_t bytes = 0;
+  for (const IsoBootEntry& entry : menu.entries) {
+    bytes += entry.id.size() + entry.title.size() + entry.kernel.size() + entry.command_line.size() +
+             entry.container.size() + entry.problem.size();
+    for (const std::string& initrd : entry.initrds) bytes += sizeof initrd + initrd.size();
+  }
+  return bytes;
+}
+
+/// A variable of 64 KiB, named 500 times in each of 40 entries, would be 1.3 GB.
+TEST(GrubTest, NamingAVariableOftenIsNoAmplifier) {
+  FakeFiles files;
+  std::string script = "menuentry before { linux /k }\nset a=xxxxxxxxxxxxxxxx\n";
+  for (int i = 0; i < 12; ++i) script += "set a=\"$a$a\"\n";
+  const std::string grow = script;
+  std::string uses;
+  for (int i = 0; i < 500; ++i) uses += " \"$a\"";
+  for (int i = 0; i < 40; ++i) script += "menuentry e" + std::to_string(i) + " { linux /k" + uses + " }\n";
+  const auto start = std::chrono::steady_clock::now();
+  const BootMenu menu = grub(files, script);
+  EXPECT_EQ(titles(menu), std::vector<std::string>{"before"});
+  // Entries that change what is set outside of them, titles of menus within menus, paths that ask for $root.
+  std::string many = grow;
+  for (int i = 0; i < 4000; ++i) many += "set v" + std::to_string(i) + "=$a\n";
+  for (int i = 0; i < 999; ++i) many += "menuentry e { set a=1; linux /k }\n";
+  EXPECT_LE(texts(grub(files, many)), kMaxMenuBytes);
+  std::string deep = grow;
+  for (int i = 0; i < 15; ++i) deep += "submenu \"$a\" {\n";
+  for (int i = 0; i < 999; ++i) deep += "menuentry e { linux /k }\n";
+  EXPECT_LE(texts(grub(files, deep + std::string(15, '}'))), kMaxMenuBytes);
+  std::string root = grow + "set root=\"hd$a\"\n";
+  for (int i = 0; i < 999; ++i) root += "menuentry e { linux /k; initrd /i /i /i /i /i /i /i /i }\n";
+  EXPECT_LE(texts(grub(files, root)), kMaxMenuBytes);
+  // Blanks alone are split away, so that they cost time and nothing else.
+  std::string blanks = "set a=\"        \"\n";
+  for (int i = 0; i < 13; ++i) blanks += "set a=\"$a$a\"\n";
+  for (int i = 0; i < 200'000; ++i) blanks += "$a";
+  EXPECT_TRUE(grub(files, blanks).entries.empty());
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(20));
+}
+
+/// What is skipped costs time as well: here a long `if` that is not taken, passed 10,000 times.
+TEST(GrubTest, SkippedCommandsCountToo) {
+  FakeFiles files;
+  std::string words, skipped;
+  for (int i = 0; i < 100; ++i) words += " " + std::to_string(i);
+  for (int i = 0; i < 200'000; ++i) skipped += "a;";
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_TRUE(grub(files, "for a in" + words + "; do for b in" + words + "; do if false; then " + skipped +
+                              " fi; done; done\nmenuentry after { linux /k }\n")
+                  .entries.empty());
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+}
+
+TEST(GrubTest, CommandLinesThatNoKernelWouldBeGivenAreSaid) {
+  FakeFiles files;
+  const BootMenu menu = grub(files, "menuentry e { linux /k " + std::string(kMaxCommandLine, 'x') + " y }\n");
+  ASSERT_EQ(menu.entries.size(), 1u);
+  EXPECT_THAT(menu.entries[0].problem, HasSubstr("more than 64 KiB"));
+}
+
+TEST(SyslinuxTest, RepeatingCommonArgumentsIsNoAmplifier) {
+  FakeFiles files;
+  std::string script = "append " + std::string(60'000, 'x') + "\n";
+  for (int i = 0; i < 1000; ++i) script += "label l" + std::to_string(i) + "\n linux k\n";
+  const BootMenu menu = syslinux(files, script);
+  EXPECT_GT(menu.entries.size(), 10u);
+  EXPECT_LE(texts(menu), kMaxMenuBytes);
+  script.clear();
+  for (int i = 0; i < 60; ++i) script += "menu begin " + std::string(10'000, 'm') + "\n";
+  for (int i = 0; i < 1000; ++i) script += "label l\n linux k\n";
+  EXPECT_LE(texts(syslinux(files, script)), kMaxMenuBytes);
+  // Each include is a reading of its own, and each label may lead to another menu.
+  script = "append " + std::string(500'000, 'x') + "\n";
+  for (int i = 0; i < 64; ++i) script += "include isolinux.cfg\n";
+  for (int i = 0; i < 20'000; ++i) script += "label l\n config c\n";
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_LE(texts(syslinux(files, script)), kMaxMenuBytes);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(10));
+}
+
+TEST(SystemdBootTest, ManyLongEntriesAreNotAllKept) {
+  FakeFiles files;
+  for (int i = 0; i < 900; ++i) {
+    files.files["/loader/entries/e" + std::to_string(i) + ".conf"] =
+        "linux /k\noptions " + std::string(60'000, 'x') + "\n";
+  }
+  BootMenu menu;
+  read_systemd_boot(files, menu);
+  EXPECT_GT(menu.entries.size(), 10u);
+  EXPECT_LE(texts(menu), kMaxMenuBytes);
+}
+
 TEST(SystemdBootTest, EntriesAndDefaultPattern) {
   FakeFiles files;
   files.files["/loader/loader.conf"] = "timeout 3\ndefault arch-*.conf\n";
@@ -215,6 +350,56 @@ TEST(SystemdBootTest, EntriesAndDefaultPattern) {
   EXPECT_EQ(menu.entries[1].command_line, "root=x quiet");
   EXPECT_THAT(menu.entries[1].initrds, ElementsAre("/ucode.img", "/initrd.img"));
   EXPECT_EQ(menu.entries[0].protocol, IsoBootProtocol::Firmware);
+}
+
+/// Counts what is looked for in it.
+class CountingImage final : public Iso9660 {
+ public:
+  explicit CountingImage(const Iso9660& image) : image_(image) {}
+  mutable int lookups = 0;
+
+  const IsoVolumeInfo& volume() const noexcept override { return image_.volume(); }
+  const IsoEntry& root() const noexcept override { return image_.root(); }
+  Result<IsoEntry> find(std::string_view path, IsoFollow follow, IsoCase letters) const override {
+    ++lookups;
+    return image_.find(path, follow, letters);
+  }
+  Result<IsoDirectory> open_directory(const IsoEntry& directory) const override {
+    return image_.open_directory(directory);
+  }
+  Result<std::size_t> read(const IsoEntry& file, std::uint64_t offset, std::span<std::byte> into) const override {
+    return image_.read(file, offset, into);
+  }
+  Result<std::span<const std::byte>> view(const IsoEntry& file) const override { return image_.view(file); }
+  Result<std::size_t> read_image(std::uint64_t offset, std::span<std::byte> into) const override {
+    return image_.read_image(offset, into);
+  }
+  Result<IsoBootCatalog> boot_catalog() const override { return image_.boot_catalog(); }
+  Result<IsoExtendedAttributes> extended_attributes(const IsoEntry& file) const override {
+    return image_.extended_attributes(file);
+  }
+
+ private:
+  const Iso9660& image_;
+};
+
+TEST(BootEntriesTest, AMenuCannotAskForFilesWithoutEnd) {
+  testing::TestImage image;
+  std::string words, config;
+  for (int i = 0; i < 100; ++i) words += " " + std::to_string(i);
+  config = "for a in" + words + "; do for b in" + words + "; do [ -f /no$a$b ]; [ -f /same ]; done; done\n" +
+           "menuentry e { linux /GRUB.CFG; initrd";
+  for (int i = 0; i < 9000; ++i) config += " /GRUB.CFG";
+  config += " }\n";
+  const auto cfg = image.add_file(config);
+  const auto grub = image.add_directory({{"GRUB.CFG;1", cfg, static_cast<std::uint32_t>(config.size())}});
+  const auto root =
+      image.add_directory({{"GRUB", grub, 2048, 2}, {"GRUB.CFG;1", cfg, static_cast<std::uint32_t>(config.size())}});
+  image.add_primary(root, image.directory_size());
+  const auto iso = SimpleIso9660::open_memory(image.bytes()).value();
+  const CountingImage counting(iso);
+  ASSERT_TRUE(find_boot_entries(counting));
+  EXPECT_LT(counting.lookups, 5000);
 }
 
 TEST(BootEntriesTest, FoundChosenAndLoadedFromAnImage) {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <unordered_map>
 
 #include "iso/boot_config/boot_config.hpp"
 
@@ -17,26 +18,25 @@ namespace {
 
 using namespace iso;
 
+constexpr std::size_t kMaxAskedFiles = 4096, kMaxAskedPath = 4096;
+
 /// The image's files as configurations name them: case aside, since isolinux and EFI do not know it.
 class ImageFiles final : public ConfigFiles {
  public:
   explicit ImageFiles(const Iso9660& image) : iso_(image) {}
 
   std::optional<std::string> read(const std::string& path) override {
-    const auto file = find(path);
+    const auto file = iso_.find(path, IsoFollow::Yes, IsoCase::Ignore);
     if (!file || !file->is_file()) return std::nullopt;
     const auto bytes = iso_.read_all(*file, kMaxConfigSize);
     if (!bytes) return std::nullopt;
     return std::string(reinterpret_cast<const char*>(bytes->data()), bytes->size());
   }
-  bool exists(const std::string& path) override { return find(path).has_value(); }
-  bool is_directory(const std::string& path) override {
-    const auto found = find(path);
-    return found && found->is_directory();
-  }
+  bool exists(const std::string& path) override { return kind(path) != Kind::Missing; }
+  bool is_directory(const std::string& path) override { return kind(path) == Kind::Directory; }
   std::vector<std::string> list(const std::string& path) override {
     std::vector<std::string> names;
-    const auto directory = find(path);
+    const auto directory = iso_.find(path, IsoFollow::Yes, IsoCase::Ignore);
     if (!directory || !directory->is_directory()) return names;
     auto opened = iso_.open_directory(*directory);
     IsoEntry entry;
@@ -51,10 +51,17 @@ class ImageFiles final : public ConfigFiles {
   std::string label() override { return iso_.volume().volume_id; }
 
  private:
-  [[nodiscard]] Result<IsoEntry> find(const std::string& path) const {
-    return iso_.find(path, IsoFollow::Yes, IsoCase::Ignore);
+  enum class Kind : std::uint8_t { Missing, File, Directory };
+  /// Each path is looked for once: a lookup reads the directories on the way, and a menu can ask without end.
+  Kind kind(const std::string& path) {
+    const auto known = known_.find(path);
+    if (known != known_.end()) return known->second;
+    if (path.size() > kMaxAskedPath || known_.size() >= kMaxAskedFiles) return Kind::Missing;
+    const auto found = iso_.find(path, IsoFollow::Yes, IsoCase::Ignore);
+    return known_[path] = !found ? Kind::Missing : found->is_directory() ? Kind::Directory : Kind::File;
   }
   const Iso9660& iso_;
+  std::unordered_map<std::string, Kind> known_;
 };
 
 /// Says why an entry's files can't be read, where they can't.

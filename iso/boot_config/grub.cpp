@@ -5,12 +5,12 @@
 #include "iso/boot_config/boot_config.hpp"
 #include "iso/boot_config/grub_condition.hpp"
 #include "iso/boot_config/grub_lexer.hpp"
+#include "iso/boot_config/grub_scope.hpp"
 
 namespace vm_platform::iso {
 namespace {
 
 using Words = std::vector<std::string>;
-using Variables = std::map<std::string, std::string, std::less<>>;
 
 constexpr int kMaxCommands = 100'000, kMaxDepth = 48;
 constexpr std::size_t kMaxVariable = 65536, kMaxVariables = 4096;
@@ -22,20 +22,23 @@ class Grub final : private GrubFileQuery {
   void run(const std::string& config) {
     config_ = config;
     // What GRUB's own start-up sets for an image that it was started from.
-    variables_ = {{"root", "cd0"},
-                  {"prefix", "(cd0)" + directory_of(config)},
-                  {"cmdpath", "(cd0)" + directory_of(config)},
-                  {"grub_platform", "pc"},
-                  {"grub_cpu", "i386"},
-                  {"pager", ""},
-                  {"lang", "en_US"},
-                  {"menuentry_id_option", "--id"}};
+    const std::string here = "(cd0)" + directory_of(config);
+    for (const auto& [name, value] :
+         std::initializer_list<std::pair<const char*, std::string>>{{"root", "cd0"},
+                                                                    {"prefix", here},
+                                                                    {"cmdpath", here},
+                                                                    {"grub_platform", "pc"},
+                                                                    {"grub_cpu", "i386"},
+                                                                    {"pager", ""},
+                                                                    {"lang", "en_US"},
+                                                                    {"menuentry_id_option", "--id"}})
+      variables_.set(name, value);
     source(config);
     choose_default();
   }
 
  private:
-  /// A place in the menu being built: an entry's commands run with a copy of everything.
+  /// An entry of the menu whose commands are being run.
   struct Entry {
     IsoBootEntry boot;
     bool any = false;
@@ -44,10 +47,11 @@ class Grub final : private GrubFileQuery {
   void source(const std::string& path) {
     if (depth_ >= kMaxDepth) return;
     const auto content = files_.read(path);
-    if (!content) return;
+    if (!content || !menu_.take(content->size())) return;
     // Kept until the end: functions refer to their tokens.
-    sources_.push_back(std::make_unique<GrubTokens>(lex_grub(*content)));
+    sources_.push_back(std::make_unique<GrubTokens>(lex_grub(*content, menu_.bytes_left / sizeof(GrubToken))));
     const GrubTokens& tokens = *sources_.back();
+    if (!menu_.take(tokens.size() * sizeof(GrubToken))) return;
     std::size_t at = 0;
     ++depth_;
     while (at < tokens.size()) {
@@ -61,6 +65,9 @@ class Grub final : private GrubFileQuery {
     return tokens[at].kind == GrubToken::Kind::Word && tokens[at].text == text;
   }
 
+  /// Past the limit nothing is read any more: every list ends at once, and what encloses it with it.
+  [[nodiscard]] bool used_up() const { return commands_ > kMaxCommands || menu_.bytes_left == 0; }
+
   /// Runs commands from `at` up to one of `stops`, a closing brace or `end`; leaves `at` there. With `run` false only
   /// looks for the end.
   int list(const GrubTokens& tokens, std::size_t& at, std::size_t end, std::initializer_list<std::string_view> stops,
@@ -72,6 +79,11 @@ class Grub final : private GrubFileQuery {
     }
     ++depth_;
     while (at < end) {
+      if (!menu_.take(1) || used_up()) {
+        at = end;
+        status = 1;
+        break;
+      }
       const GrubToken& token = tokens[at];
       if (token.kind == GrubToken::Kind::End) {
         ++at;
@@ -122,15 +134,17 @@ class Grub final : private GrubFileQuery {
 
   int loop(const GrubTokens& tokens, std::size_t& at, std::size_t end, bool run) {
     Words words;
-    for (++at; at < end && tokens[at].kind == GrubToken::Kind::Word && !is_word(tokens, at, "do"); ++at)
-      expand(tokens[at].text, words);
+    for (++at; at < end && tokens[at].kind == GrubToken::Kind::Word && !is_word(tokens, at, "do"); ++at) {
+      if (run) expand(tokens[at].text, words);
+    }
     while (at < end && tokens[at].kind == GrubToken::Kind::End) ++at;
     if (at < end && is_word(tokens, at, "do")) ++at;
     const std::size_t body = at;
     (void)list(tokens, at, end, {"done"}, false);
     const std::size_t after = at;
     // for NAME in WORDS
-    for (std::size_t i = 2; run && i < words.size() && i < 102; ++i) {
+    for (std::size_t i = 2; run && i < words.size() && i < 102 && !used_up(); ++i) {
+      ++commands_;  // a round costs what a command does, or empty ones nested in each other would be free
       set(words[0], words[i]);
       std::size_t inner = body;
       (void)list(tokens, inner, after, {}, true);
@@ -140,9 +154,9 @@ class Grub final : private GrubFileQuery {
   }
 
   /// The index of the brace that closes the one at `open`.
-  static std::size_t closing(const GrubTokens& tokens, std::size_t open, std::size_t end) {
+  std::size_t closing(const GrubTokens& tokens, std::size_t open, std::size_t end) {
     std::size_t deep = 0;
-    for (std::size_t i = open; i < end; ++i) {
+    for (std::size_t i = open; i < end && menu_.take(1); ++i) {
       if (tokens[i].kind == GrubToken::Kind::Open) ++deep;
       if (tokens[i].kind == GrubToken::Kind::Close && --deep == 0) return i;
     }
@@ -173,11 +187,14 @@ class Grub final : private GrubFileQuery {
         at = std::min(close + 1, end);
         break;
       }
+      (void)menu_.take(1);
       if (run) expand(tokens[at].text, words);
       ++at;
     }
     if (at == begin) ++at;  // never stand still
-    if (!run || words.empty() || ++commands_ > kMaxCommands) return run && words.empty() ? 0 : 1;
+    if (!run || words.empty()) return run ? 0 : 1;
+    ++commands_;
+    if (used_up()) return 1;
     return command(words, block);
   }
 
@@ -207,10 +224,7 @@ class Grub final : private GrubFileQuery {
     }
     if (name == "search" || name == "search.fs_label" || name == "search.file" || name == "search.fs_uuid")
       return search(words);
-    if (name == "loopback" && words.size() > 2) {
-      loops_[words[words.size() - 2]] = words.back();
-      return 0;
-    }
+    if (name == "loopback" && words.size() > 2) return loops_.set(words[words.size() - 2], words.back()), 0;
     if (current_ != nullptr && boot_command(words)) return 0;
     if (const auto function = functions_.find(name); function != functions_.end()) {
       const Block body = function->second;
@@ -256,7 +270,7 @@ class Grub final : private GrubFileQuery {
   }
 
   void entry(const Words& words, const Block& block) {
-    if (block.tokens == nullptr || menu_.entries.size() >= kMaxBootEntries || titles_.size() >= kMaxConfigDepth) return;
+    if (block.tokens == nullptr || titles_.size() >= kMaxConfigDepth) return;
     std::string title, id;
     for (std::size_t i = 1; i < words.size(); ++i) {
       const auto option = [&](std::string_view name) -> std::optional<std::string> {
@@ -278,11 +292,14 @@ class Grub final : private GrubFileQuery {
       }
     }
     if (id.empty()) id = title;
+    // The titles of all menus around it are repeated in each entry.
+    titles_.push_back(title);
+    std::size_t size = id.size();
+    for (const std::string& part : titles_) size += part.size();
+    (void)menu_.take(size);
     const std::vector<std::size_t> here = index_;
     index_.push_back(0);
-    const Variables saved = variables_;
-    const auto loops = loops_;
-    titles_.push_back(title);
+    const std::size_t variables = variables_.enter(), loops = loops_.enter();
     if (words[0] == "submenu") {
       std::size_t at = block.begin;
       (void)list(*block.tokens, at, block.end, {}, true);
@@ -300,13 +317,13 @@ class Grub final : private GrubFileQuery {
         current.boot.protocol = IsoBootProtocol::Firmware;
         current.boot.problem = "boots no kernel";
       }
-      places_.push_back(here);
-      menu_.entries.push_back(std::move(current.boot));
+      // What was cut off in the middle is not what the entry says.
+      if (!used_up() && menu_.add(std::move(current.boot))) places_.push_back(here);
     }
     titles_.pop_back();
     // `default` is read where the menu is shown, so an entry's own settings do not reach it.
-    variables_ = saved;
-    loops_ = loops;
+    variables_.leave(variables);
+    loops_.leave(loops);
     index_ = here;
     ++index_.back();
   }
@@ -322,10 +339,9 @@ class Grub final : private GrubFileQuery {
       path.remove_prefix(close + 1);
     }
     if (device.starts_with('(') && device.ends_with(')')) device = device.substr(1, device.size() - 2);
-    if (const auto loop = loops_.find(device); loop != loops_.end()) {
-      if (container == nullptr) return std::nullopt;
-      const std::string file = loop->second;
-      const auto inner = file.starts_with("(" + device + ")") ? std::nullopt : in_image(file);
+    if (const std::string* const file = loops_.find(device); file != nullptr) {
+      if (container == nullptr || !menu_.take(file->size())) return std::nullopt;
+      const auto inner = file->starts_with("(" + device + ")") ? std::nullopt : in_image(*file);
       if (!inner) return std::nullopt;
       *container = *inner;
       return resolve_path("/", path);
@@ -384,22 +400,21 @@ class Grub final : private GrubFileQuery {
     return 0;
   }
 
-  [[nodiscard]] std::string_view value_of(std::string_view name) const {
-    const auto found = variables_.find(name);
-    if (found != variables_.end()) return found->second;
-    return name.starts_with("feature_") ? "y" : "";
+  /// Each use of a value counts as much as it is long.
+  [[nodiscard]] std::string_view value_of(std::string_view name) {
+    const std::string* const found = variables_.find(name);
+    if (found == nullptr) return name.starts_with("feature_") ? "y" : "";
+    return menu_.take(found->size()) ? std::string_view(*found) : std::string_view();
   }
   void set(const std::string& name, std::string value) {
-    if (value.size() > kMaxVariable) return;
-    if (const auto found = variables_.find(name); found != variables_.end()) {
-      found->second = std::move(value);
-    } else if (variables_.size() < kMaxVariables) {
-      variables_.emplace(name, std::move(value));
-    }
+    if (value.size() <= kMaxVariable && (variables_.find(name) != nullptr || variables_.size() < kMaxVariables))
+      variables_.set(name, std::move(value));
   }
   void expand(std::string_view raw, Words& words) {
-    if (words.size() < 10'000)
-      expand_grub(raw, [this](std::string_view name) { return value_of(name); }, kMaxVariable, words);
+    const std::size_t before = words.size();
+    if (!menu_.take(raw.size())) return;
+    expand_grub(raw, [this](std::string_view name) { return value_of(name); }, kMaxVariable, words);
+    (void)menu_.take((words.size() - before) * sizeof(std::string));
   }
 
   /// `default` is a number, a title or an id; in a submenu "2>0" or "Advanced>id".
@@ -432,9 +447,9 @@ class Grub final : private GrubFileQuery {
   BootMenu& menu_;
   std::size_t first_;
   std::string config_;
-  Variables variables_;
+  GrubScope variables_;
+  GrubScope loops_;  ///< Files by the names of their devices.
   std::map<std::string, Block, std::less<>> functions_;
-  std::map<std::string, std::string, std::less<>> loops_;
   std::vector<std::unique_ptr<GrubTokens>> sources_;
   std::vector<std::string> titles_;
   std::vector<std::size_t> index_{0};             ///< Where in the menu the next entry goes, by level.

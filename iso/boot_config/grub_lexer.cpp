@@ -8,10 +8,10 @@ bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r'; }
 bool is_name(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_'; }
 }  // namespace
 
-GrubTokens lex_grub(std::string_view script) {
+GrubTokens lex_grub(std::string_view script, std::size_t limit) {
   GrubTokens tokens;
   std::size_t at = 0;
-  while (at < script.size()) {
+  while (at < script.size() && tokens.size() < limit) {
     const char c = script[at];
     if (is_blank(c)) {
       ++at;
@@ -20,7 +20,7 @@ GrubTokens lex_grub(std::string_view script) {
     } else if (c == '\\' && at + 1 < script.size() && script[at + 1] == '\n') {
       at += 2;
     } else if (c == '\n' || c == ';') {
-      tokens.push_back({GrubToken::Kind::End, ""});
+      if (tokens.empty() || tokens.back().kind != GrubToken::Kind::End) tokens.push_back({GrubToken::Kind::End, ""});
       ++at;
     } else if (c == '{' || c == '}') {
       tokens.push_back({c == '{' ? GrubToken::Kind::Open : GrubToken::Kind::Close, ""});
@@ -61,7 +61,7 @@ void expand_grub(std::string_view raw, const std::function<std::string_view(std:
   std::string word;
   bool any = false;  // a quoted empty word is one
   char quote = 0;
-  for (std::size_t at = 0; at < raw.size() && word.size() < limit; ++at) {
+  for (std::size_t at = 0; at < raw.size() && word.size() < limit && words.size() < kMaxGrubWords; ++at) {
     const char c = raw[at];
     if (quote == '\'') {
       if (c == '\'') {
@@ -94,6 +94,7 @@ void expand_grub(std::string_view raw, const std::function<std::string_view(std:
         at = end - 1;
       }
       for (const char v : value_of(name)) {
+        if (words.size() >= kMaxGrubWords) break;
         if (quote == 0 && is_blank(v)) {
           if (!word.empty() || any) words.push_back(std::move(word));
           word.clear();

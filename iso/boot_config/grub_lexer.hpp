@@ -15,9 +15,14 @@ struct GrubToken {
 };
 using GrubTokens = std::vector<GrubToken>;
 
-[[nodiscard]] GrubTokens lex_grub(std::string_view script);
+/// The tokens of `script`, at most about `limit`.
+[[nodiscard]] GrubTokens lex_grub(std::string_view script, std::size_t limit);
 
-/// Appends the words that `raw` becomes: quotes removed, variables replaced, unquoted values split at blanks.
+/// More words than this a command does not get.
+inline constexpr std::size_t kMaxGrubWords = 10'000;
+
+/// Appends the words that `raw` becomes, each of about `limit` bytes at most: quotes removed, variables replaced,
+/// unquoted values split at blanks.
 void expand_grub(std::string_view raw, const std::function<std::string_view(std::string_view)>& value_of,
                  std::size_t limit, std::vector<std::string>& words);
 

@@ -31,10 +31,12 @@ class Syslinux {
     // A help screen leads back to the menu it came from: the entries are listed already.
     if (!read_.insert(path).second && in_other_config_ > 0) return;
     const auto content = files_.read(path);
-    if (!content) return;
+    if (!content || !menu_.take(content->size())) return;
     std::string_view rest = *content;
     bool in_help = false;
-    while (const auto line = take_line(rest)) {
+    while (menu_.bytes_left != 0) {
+      const auto line = take_line(rest);
+      if (!line) break;
       std::string_view text = trimmed(*line);
       if (text.empty() || text.starts_with('#')) continue;
       const std::string word = lower(take_word(text));
@@ -105,16 +107,21 @@ class Syslinux {
     if (!label_) return;
     const Label label = std::move(*label_);
     label_.reset();
-    if (label.name.empty() || label.disabled || menu_.entries.size() >= kMaxBootEntries) return;
+    if (label.name.empty() || label.disabled) return;
     // Each menu has a default of its own; the top menu's is what boots.
     if (label.is_default && path_.empty()) menu_default_ = label.name;
-    std::string kernel = label.kernel.empty() ? label.name : label.kernel;
-    const std::string append = label.has_append ? label.append : global_append_;
+    const std::string& kernel = label.kernel.empty() ? label.name : label.kernel;
+    const std::string& append = label.has_append ? label.append : global_append_;
     add(label.name, label.title.empty() ? label.name : label.title, label.type, kernel, append, label.initrds);
   }
 
   void add(const std::string& id, std::string_view title, const std::string& type, std::string_view kernel_and_args,
            std::string_view append, std::vector<std::string> initrds) {
+    // The menu's path and the common arguments are repeated in each entry.
+    std::size_t size = 2 * (id.size() + title.size() + kernel_and_args.size() + append.size());
+    for (const std::string& part : path_) size += 2 * part.size();
+    for (const std::string& initrd : initrds) size += directory_.size() + initrd.size();
+    if (!menu_.take(size)) return;
     IsoBootEntry entry;
     entry.id = id;
     for (const std::string& part : path_) entry.title += part + " > ";
@@ -146,7 +153,7 @@ class Syslinux {
       entry.command_line = without_initrd(arguments, initrds);
       for (const std::string& initrd : initrds) entry.initrds.push_back(resolve_path(directory_, initrd));
     }
-    menu_.entries.push_back(std::move(entry));
+    (void)menu_.add(std::move(entry));
   }
 
   /// `mboot.c32 kernel arguments --- module arguments --- ...`
@@ -195,8 +202,9 @@ class Syslinux {
     // DEFAULT may be a command line of its own: a kernel and its arguments.
     if (!menu_.default_entry && !name.empty() && !lower(name).ends_with(".c32") &&
         files_.exists(resolve_path(directory_, name))) {
+      const std::size_t count = menu_.entries.size();
       add(std::string(name), name, "", default_, global_append_, {});
-      menu_.default_entry = menu_.entries.size() - 1;
+      if (menu_.entries.size() > count) menu_.default_entry = count;
     }
   }
 

@@ -22,6 +22,7 @@ void read_systemd_boot(ConfigFiles& files, BootMenu& menu) {
     entry.config = "/loader/entries/" + name;
     const auto content = files.read(entry.config);
     if (!content) continue;
+    if (!menu.take(2 * content->size())) break;
     entry.id = name.substr(0, name.size() - 5);
     entry.title = entry.id;
     entry.loader = "systemd-boot";
@@ -51,8 +52,7 @@ void read_systemd_boot(ConfigFiles& files, BootMenu& menu) {
     if (!version.empty()) entry.title += " (" + version + ")";
     entry.command_line = without_initrd(entry.command_line, entry.initrds);
     const bool matches = !wanted.empty() && (iso_glob_match(wanted, name) || iso_glob_match(wanted, entry.id));
-    if (matches && !menu.default_entry) menu.default_entry = menu.entries.size();
-    menu.entries.push_back(std::move(entry));
+    if (menu.add(std::move(entry)) && matches && !menu.default_entry) menu.default_entry = menu.entries.size() - 1;
   }
 }
 

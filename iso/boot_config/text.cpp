@@ -7,6 +7,16 @@ namespace {
 constexpr std::string_view kBlanks = " \t\r\f\v";
 }
 
+bool BootMenu::add(IsoBootEntry entry) {
+  if (entries.size() >= kMaxBootEntries || !take(entry.initrds.size() * sizeof(std::string))) return false;
+  if (entry.command_line.size() > kMaxCommandLine) {
+    entry.command_line = {};
+    entry.problem = "has a command line of more than " + std::to_string(kMaxCommandLine / 1024) + " KiB";
+  }
+  entries.push_back(std::move(entry));
+  return true;
+}
+
 std::string_view trimmed(std::string_view text) {
   const std::size_t begin = text.find_first_not_of(kBlanks);
   if (begin == std::string_view::npos) return {};

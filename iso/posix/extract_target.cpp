@@ -43,24 +43,28 @@ std::unexpected<VmError> os_failure(const char* operation, const std::string& na
 
 struct Common {
   IsoExtractOptions options;
+  TargetState& state;
   mode_t masked;
 };
+
+constexpr mode_t kSetId = 06000;
 
 /// Large enough that a crash in between is likely to be seen: such files get their name once they are whole.
 constexpr std::uint64_t kNamedLast = 1 * kMiB;
 
 class PosixDirectory final : public TargetDirectory {
  public:
+  /// Gets `restore`'s owner, mode and time in the end, where there is one.
   PosixDirectory(int descriptor, std::shared_ptr<const Common> common, std::shared_ptr<TargetDirectory> parent,
-                 const IsoEntry* entry)
+                 const IsoEntry* restore)
       : directory_(descriptor), common_(std::move(common)), parent_(std::move(parent)) {
-    if (entry != nullptr) {
+    if (restore != nullptr) {
       restore_ = true;
-      modified_ = entry->modified;
-      accessed_ = entry->accessed;
-      mode_ = mode_of(*entry);
-      uid_ = entry->uid;
-      gid_ = entry->gid;
+      modified_ = restore->modified;
+      accessed_ = restore->accessed;
+      mode_ = mode_of(*restore);
+      uid_ = restore->uid;
+      gid_ = restore->gid;
     }
   }
   PosixDirectory(const PosixDirectory&) = delete;
@@ -69,16 +73,16 @@ class PosixDirectory final : public TargetDirectory {
     if (!restore_) return;
     // What can't be restored (no privileges, a file system without modes) leaves a directory that is usable all the
     // same.
-    if (common_->options.owners) (void)!::fchown(directory_.get(), uid_, gid_);
-    (void)::fchmod(directory_.get(), mode_);
+    const bool owned = !common_->options.owners || counted(::fchown(directory_.get(), uid_, gid_));
+    (void)::fchmod(directory_.get(), owned ? mode_ : mode_ & ~kSetId);
     set_times(directory_.get(), accessed_, modified_);
   }
 
   Result<std::shared_ptr<TargetDirectory>> enter(std::shared_ptr<TargetDirectory> self,
                                                  const IsoEntry& entry) override {
     const char* name = entry.name.c_str();
-    if (::mkdirat(directory_.get(), name, 0700) != 0 && errno != EEXIST)
-      return os_failure("make directory", entry.name);
+    const bool made = ::mkdirat(directory_.get(), name, 0700) == 0;
+    if (!made && errno != EEXIST) return os_failure("make directory", entry.name);
     const int descriptor = ::openat(directory_.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (descriptor < 0) {
       if (errno == ELOOP || errno == ENOTDIR) {
@@ -87,7 +91,10 @@ class PosixDirectory final : public TargetDirectory {
       }
       return os_failure("enter", entry.name);
     }
-    return std::make_shared<PosixDirectory>(descriptor, common_, std::move(self), &entry);
+    // One that was there already belongs to somebody else's tree, unless we were told to take it over.
+    const bool ours = made || common_->options.existing != IsoExisting::Refuse;
+    if (ours && !made) make_writable(descriptor);
+    return std::make_shared<PosixDirectory>(descriptor, common_, std::move(self), ours ? &entry : nullptr);
   }
 
   Result<Outcome> add(const SimpleIso9660& iso, const IsoEntry& entry) override {
@@ -105,11 +112,26 @@ class PosixDirectory final : public TargetDirectory {
                                                                   : S_IFCHR;
     const dev_t device = static_cast<dev_t>(((entry.device_major & 0xFFFu) << 8) | (entry.device_minor & 0xFFu) |
                                             ((entry.device_minor & ~0xFFu) << 12));
-    return add_named(entry,
-                     [&] { return ::mknodat(directory_.get(), entry.name.c_str(), kind | mode_of(entry), device); });
+    return add_named(entry, [&] {
+      return ::mknodat(directory_.get(), entry.name.c_str(), kind | (mode_of(entry) & ~kSetId), device);
+    });
   }
 
  private:
+  /// Whether changing an owner, which returned `result`, went well.
+  [[nodiscard]] bool counted(int result) const {
+    if (result != 0) common_->state.without_owner.fetch_add(1, std::memory_order_relaxed);
+    return result == 0;
+  }
+
+  /// An extraction before this one may have given it the image's mode, which is often one that not even its owner may
+  /// write into; this one gives it again.
+  static void make_writable(int directory) {
+    struct stat status{};
+    if (::fstat(directory, &status) == 0 && status.st_uid == ::geteuid() && (status.st_mode & 0300) != 0300)
+      (void)::fchmod(directory, (status.st_mode & 07777) | 0700);
+  }
+
   [[nodiscard]] mode_t mode_of(const IsoEntry& entry) const {
     if (!entry.has_posix) {
       const mode_t mask = common_->masked == 07777 ? 022 : common_->masked;
@@ -155,7 +177,8 @@ class PosixDirectory final : public TargetDirectory {
       if (make() != 0) return os_failure("make", entry.name);
     }
     const char* name = entry.name.c_str();
-    if (common_->options.owners) (void)!::fchownat(directory_.get(), name, entry.uid, entry.gid, AT_SYMLINK_NOFOLLOW);
+    if (common_->options.owners)
+      (void)counted(::fchownat(directory_.get(), name, entry.uid, entry.gid, AT_SYMLINK_NOFOLLOW));
     if (entry.modified.present) {
       (void)::utimensat(directory_.get(), name, both(entry.accessed, entry.modified).data(), AT_SYMLINK_NOFOLLOW);
     }
@@ -164,8 +187,9 @@ class PosixDirectory final : public TargetDirectory {
 
   /// Owner, mode and times through the open file.
   void finish_file(int file, const IsoEntry& entry) const {
-    const mode_t mode = mode_of(entry);
-    if (common_->options.owners) (void)!::fchown(file, entry.uid, entry.gid);
+    mode_t mode = mode_of(entry);
+    // Set-id bits are for the image's owner; for any other they give away what is not the image's to give.
+    if (common_->options.owners && !counted(::fchown(file, entry.uid, entry.gid))) mode &= ~kSetId;
     if (entry.has_posix && ((mode & common_->masked) != 0 || (mode & 07000) != 0)) (void)::fchmod(file, mode);
     set_times(file, entry.accessed, entry.modified);
   }
@@ -251,11 +275,12 @@ bool is_file_name(std::string_view name) {
          name.find('\0') == std::string_view::npos;
 }
 
-Result<std::shared_ptr<TargetDirectory>> open_target(const std::string& path, const IsoExtractOptions& options) {
+Result<std::shared_ptr<TargetDirectory>> open_target(const std::string& path, const IsoExtractOptions& options,
+                                                     TargetState& state) {
   if (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST) return os_failure("make directory", path);
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0) return os_failure("open directory", path);
-  auto common = std::make_shared<const Common>(Common{options, masked_bits()});
+  auto common = std::make_shared<const Common>(Common{options, state, masked_bits()});
   return std::make_shared<PosixDirectory>(descriptor, std::move(common), nullptr, nullptr);
 }
 

@@ -54,8 +54,8 @@ class WindowsDirectory final : public TargetDirectory {
                                                        const IsoExtractOptions& options,
                                                        std::shared_ptr<TargetDirectory> parent,
                                                        const IsoTime& modified) {
-    if (!CreateDirectoryW(path.c_str(), nullptr) && GetLastError() != ERROR_ALREADY_EXISTS)
-      return fail(windows_error("make directory", name));
+    const bool made = CreateDirectoryW(path.c_str(), nullptr) != 0;
+    if (!made && GetLastError() != ERROR_ALREADY_EXISTS) return fail(windows_error("make directory", name));
     HANDLE handle = CreateFileW(path.c_str(), FILE_LIST_DIRECTORY | FILE_WRITE_ATTRIBUTES | FILE_READ_ATTRIBUTES,
                                 FILE_SHARE_READ | FILE_SHARE_WRITE, nullptr, OPEN_EXISTING,
                                 FILE_FLAG_BACKUP_SEMANTICS | FILE_FLAG_OPEN_REPARSE_POINT, nullptr);
@@ -68,6 +68,8 @@ class WindowsDirectory final : public TargetDirectory {
       directory->modified_.present = false;
       return fail(ErrorCode::Busy, "enter", name, "something that is no directory has its name");
     }
+    // One that was there already belongs to somebody else's tree, unless we were told to take it over.
+    if (!made && options.existing == IsoExisting::Refuse) directory->modified_.present = false;
     return directory;
   }
 
@@ -165,7 +167,8 @@ bool is_file_name(std::string_view name) {
            stem[3] <= '9');
 }
 
-Result<std::shared_ptr<TargetDirectory>> open_target(const std::string& path, const IsoExtractOptions& options) {
+Result<std::shared_ptr<TargetDirectory>> open_target(const std::string& path, const IsoExtractOptions& options,
+                                                     TargetState&) {
   return WindowsDirectory::open(widen(path), path, options, nullptr, IsoTime{});
 }
 

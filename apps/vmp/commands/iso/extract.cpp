@@ -113,19 +113,23 @@ int run(const Options& options) {
     out.json(options.target);
     out.put(
         fmt::format(",\"directories\":{},\"files\":{},\"symlinks\":{},\"bytes\":{},\"kept\":{},\"skipped\":{},"
-                    "\"failures\":{},\"stopped\":{},\"seconds\":{:.3f}}}\n",
+                    "\"without_owner\":{},\"failures\":{},\"stopped\":{},\"seconds\":{:.3f}}}\n",
                     result->directories, result->files, result->symlinks, result->bytes, result->kept, result->skipped,
-                    result->failures, result->stopped, seconds));
+                    result->without_owner, result->failures, result->stopped, seconds));
   } else {
     out.put(fmt::format("{} files, {} directories, {} symlinks, {:.1f} MiB in {:.2f} s", result->files,
                         result->directories, result->symlinks, static_cast<double>(result->bytes) / (1 << 20),
                         seconds));
     if (result->kept != 0) out.put(fmt::format("; {} were there already", result->kept));
     if (result->skipped != 0) out.put(fmt::format("; {} special files left out (--special)", result->skipped));
+    if (result->without_owner != 0)
+      out.put(
+          fmt::format("; {} without their owner and set-id bits (--owners needs privileges)", result->without_owner));
     if (result->failures != 0) out.put(fmt::format("; {} failed", result->failures));
     out.put(result->stopped ? "; stopped: --resume goes on\n" : "\n");
   }
-  const bool whole = result->failures == 0 && result->unmatched.empty() && !result->stopped;
+  const bool whole =
+      result->failures == 0 && result->unmatched.empty() && result->without_owner == 0 && !result->stopped;
   return out.finish(whole ? kDone : kFailed);
 }
 

@@ -56,9 +56,18 @@ void OutputPump::wake() const {
   static_cast<void>(!::write(wake_, &one, sizeof one));
 }
 
+bool OutputPump::takes_more() const noexcept {
+  return queue_.size() < kQueueLimit || released_ || closing_ || error_ != 0;
+}
+
+bool OutputPump::has_room() const {
+  const std::lock_guard lock(mutex_);
+  return takes_more();
+}
+
 void OutputPump::push(std::span<const std::byte> bytes) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return queue_.size() < kQueueLimit || released_ || closing_ || error_ != 0; });
+  changed_.wait(lock, [this] { return takes_more(); });
   if (closing_ || error_ != 0) return;
   queue_.insert(queue_.end(), bytes.begin(), bytes.end());
   changed_.notify_all();

@@ -25,6 +25,8 @@ class OutputPump {
   ~OutputPump();
 
   void push(std::span<const std::byte> bytes);
+  /// Whether `push` would return at once. Stays true until somebody pushes.
+  [[nodiscard]] bool has_room() const;
   /// Waits until everything is written, at most `patience` without any progress; `push` drops everything from now on.
   /// True when nothing is left. May be called again.
   bool drain(std::chrono::milliseconds patience);
@@ -35,6 +37,7 @@ class OutputPump {
  private:
   void body();
   void wake() const;
+  [[nodiscard]] bool takes_more() const noexcept;  // under mutex_
 
   const int descriptor_;
   const int terminal_;  ///< The same terminal, opened again, non-blocking; -1: it is none, or that cannot be.

@@ -76,5 +76,24 @@ TEST_P(Terminals, GetEverything) {
 
 INSTANTIATE_TEST_SUITE_P(RawAndCooked, Terminals, ::testing::Bool());
 
+TEST(OutputPumps, SayWhenTheyAreFull) {
+  int pipe[2];
+  ASSERT_EQ(::pipe(pipe), 0);
+  {
+    OutputPump pump(pipe[1], "pipe", nullptr);
+    EXPECT_TRUE(pump.has_room());
+    const auto bytes = text(1 << 18);
+    for (int i = 0; i < 20; ++i) {  // its thread takes a batch now and then, until the pipe is full
+      while (pump.has_room()) pump.push(bytes);
+      std::this_thread::sleep_for(20ms);
+    }
+    EXPECT_FALSE(pump.has_room());
+    pump.release();
+    EXPECT_TRUE(pump.has_room());
+  }
+  ::close(pipe[0]);
+  ::close(pipe[1]);
+}
+
 }  // namespace
 }  // namespace vm_platform::vmp

@@ -12,7 +12,7 @@ namespace {
 /// A guest that takes as much as it is told to.
 class Port final : public RuntimeSerial {
  public:
-  void set_output(std::function<void(std::span<const std::byte>)>) override {}
+  void set_output(std::function<void(std::span<const std::byte>)>, std::function<bool()>) override {}
   std::size_t send(std::span<const std::byte> bytes) override {
     const std::size_t count = std::min(bytes.size(), takes);
     for (const std::byte byte : bytes.first(count)) got += static_cast<char>(byte);

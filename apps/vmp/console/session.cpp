@@ -112,10 +112,13 @@ void Session::connect() {
         output_failed_ = true;
         wake();
       });
-      port.set_output([this, is_console, pump = outputs_[i].get()](std::span<const std::byte> bytes) {
-        if (!is_console && !input_wanted_) look_for_ready_line(bytes);
-        pump->push(bytes);
-      });
+      OutputPump* const pump = outputs_[i].get();
+      port.set_output(
+          [this, is_console, pump](std::span<const std::byte> bytes) {
+            if (!is_console && !input_wanted_) look_for_ready_line(bytes);
+            pump->push(bytes);
+          },
+          [pump] { return pump->has_room(); });
     }
   }
 }

@@ -1,5 +1,5 @@
-/* A guest of a few instructions, dressed as a bzImage (64-bit entry): it echoes its first serial port, and prints there what
-   comes in at its second one.
+/* A guest of a few instructions, dressed as a bzImage (64-bit entry): it echoes its first serial port, and
+   prints there what comes in at its second one.
    Some characters do more:  Q debug exit with 21   T triple fault   R reset by port CF9h   B 256 KiB of output
                              P panics by the pvpanic port, again and again   H halts for good with interrupts off
                              W sends 100,000 newlines to the second port before it reads on */

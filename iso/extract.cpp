@@ -87,6 +87,7 @@ class Writers {
       auto outcome = batch.directory->add(iso_, entry);
       if (!outcome) {
         const VmError& error = outcome.error();
+        if (error.code() == ErrorCode::Interrupted && stopped()) break;  // not a failure: the report says `stopped`
         failed(VmError(error.code(), "extract", "'" + batch.path + entry.name + "'", error.reason())
                    .with_hint(error.hint()));
         continue;

@@ -149,6 +149,11 @@ class PosixDirectory final : public TargetDirectory {
             timespec{static_cast<time_t>(modified.seconds), static_cast<long>(modified.nanoseconds)}};
   }
 
+  [[nodiscard]] const std::atomic<bool>* stop() const {
+    const IsoExtractProgress* const progress = common_->options.progress;
+    return progress != nullptr ? &progress->stop : nullptr;
+  }
+
   /// What stands in the way of `entry`: true if it may stay as it is, false if it has been removed.
   Result<bool> existing(const IsoEntry& entry) const {
     const IsoExisting policy = common_->options.existing;
@@ -243,7 +248,8 @@ class PosixDirectory final : public TargetDirectory {
       ::unlinkat(directory_.get(), partial.c_str(), 0);
       return fail(std::move(error));
     };
-    if (auto written = iso.copy_to_descriptor(entry, file.get()); !written) return give_up(std::move(written.error()));
+    if (auto written = iso.copy_to_descriptor(entry, file.get(), stop()); !written)
+      return give_up(std::move(written.error()));
     finish_file(file.get(), entry);
     if (rename_new(partial, entry.name) != 0) return give_up(VmError::from_os(errno, "write", entry.name));
     return Outcome::Written;

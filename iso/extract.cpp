@@ -2,6 +2,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "iso/extract_target.hpp"
@@ -20,13 +21,17 @@ struct Batch {
 };
 constexpr std::size_t kBatch = 64, kQueue = 32;
 constexpr std::size_t kMaxErrors = 100;
+constexpr unsigned kMaxThreads = 64;
 
 /// Threads that write batches; the walk fills a short queue.
 class Writers {
  public:
   Writers(const SimpleIso9660& image, const IsoExtractOptions& options, unsigned threads)
       : iso_(image), options_(options) {
-    for (unsigned i = 1; i < threads; ++i) threads_.emplace_back([this] { work(); });
+    try {
+      for (unsigned i = 1; i < std::min(threads, kMaxThreads); ++i) threads_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {  // the host gives no more of them: fewer do the same
+    }
   }
   Writers(const Writers&) = delete;
   Writers& operator=(const Writers&) = delete;

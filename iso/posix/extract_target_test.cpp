@@ -3,6 +3,7 @@
 #include <grp.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -128,6 +129,19 @@ TEST_F(ExtractModesTest, WithoutTheirOwnerFilesAreNotSetId) {
   fs::remove_all(target_);
   EXPECT_EQ(extract(iso, IsoExisting::Refuse, true).without_owner, 0u);
   EXPECT_EQ(mode("d/b"), 06755u);
+}
+
+TEST_F(ExtractModesTest, GoesOnWithTheThreadsThereAre) {
+  const SimpleIso9660 iso = read_only_tree();
+  unprivileged([&] {
+    const rlimit none{0, 0};
+    ASSERT_EQ(::setrlimit(RLIMIT_NPROC, &none), 0);
+    IsoExtractOptions options;
+    options.threads = 300;
+    const IsoExtractReport report = iso_extract(iso, target_.string(), options).value();
+    EXPECT_EQ(report.files, 2u);
+    EXPECT_EQ(report.failures, 0u);
+  });
 }
 
 #ifdef __linux__

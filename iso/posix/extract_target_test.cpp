@@ -145,6 +145,31 @@ TEST_F(ExtractModesTest, GoesOnWithTheThreadsThereAre) {
 }
 
 #ifdef __linux__
+/// Files that wait to be written hold the directories on their way open: the walk must leave some for itself.
+TEST_F(ExtractModesTest, DeepTreesShareTheDescriptors) {
+  constexpr std::uint32_t kSize = 60'000'000;
+  std::vector<TestRecord> tops;
+  for (const char* const name : {"X", "Y", "Z"}) {
+    auto below = image_.add_directory({{"F.;1", 3000, kSize}});
+    for (int i = 0; i < 179; ++i) below = image_.add_directory({{"D", below, 2048, 2}});
+    tops.push_back({name, below, 2048, 2});
+  }
+  image_.add_primary(image_.add_directory(tops), image_.directory_size());
+  const int descriptor = with_hole(3000, kSize);
+  const SimpleIso9660 iso = SimpleIso9660::open_descriptor(descriptor).value();
+  unprivileged([&] {
+    const rlimit few{400, 400};
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+    IsoExtractOptions options;
+    options.threads = 4;
+    const IsoExtractReport report = iso_extract(iso, target_.string(), options).value();
+    EXPECT_EQ(report.failures, 0u) << report.errors.at(0).message();
+    EXPECT_EQ(report.files, 3u);
+    EXPECT_EQ(report.directories, 3u * 180);
+  });
+  ::close(descriptor);
+}
+
 /// A stop request does not wait for a large file to be done, whichever way its bytes go.
 TEST_F(ExtractModesTest, StoppedWithinALargeFile) {
   constexpr std::uint32_t kSize = 2'000'000'000;  // nearly all of it a hole behind the image's end

@@ -45,6 +45,8 @@ class Vcpu : public CpuSignals {
   virtual VcpuExit run() = 0;
   /// Makes the current or next `run` return `Kicked` soon.
   virtual void kick() noexcept = 0;
+  /// Forgets an NMI, INIT or start-up IPI that has not been acted on, as a reset does. While it does not run.
+  virtual void forget_signals() noexcept = 0;
 
   virtual CpuState state() const = 0;
   /// Fails with `InvalidArgument` when the state is one the CPU cannot be in.

@@ -1,5 +1,7 @@
 // The state of a CPU of the software engine, in, out, and after INIT.
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "engine/soft_engine_fixture.hpp"
 
@@ -78,6 +80,35 @@ TEST_F(SoftEngineTest, InitKeepsWhatTheManualSaysItKeeps) {
     ASSERT_NE(found, end.msrs.end());
     EXPECT_EQ(found->value, msr.value) << "MSRs stay";
   }
+}
+
+TEST_F(SoftEngineTest, ACpuThatDoesNotWaitLosesAStartUpIpi) {
+  put<std::uint16_t>(kCode, 0xf4e6);  // out 0xf4, al
+  ASSERT_TRUE(vcpu_->set_state(state_));
+  vcpu_->raise_startup(0x12);
+  ASSERT_EQ(vcpu_->run().kind, VcpuExit::Kind::Kicked);
+  EXPECT_EQ(vcpu_->state().rip, kCode + 2);
+  // The machine is reset: this CPU waits, and nobody has told it to start since.
+  state_.run_state = RunState::WaitForStartup;
+  ASSERT_TRUE(vcpu_->set_state(state_));
+  std::jthread stop([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    vcpu_->kick();
+  });
+  ASSERT_EQ(vcpu_->run().kind, VcpuExit::Kind::Kicked);
+  EXPECT_EQ(vcpu_->state().run_state, RunState::WaitForStartup);
+}
+
+TEST_F(SoftEngineTest, ForgottenSignalsDoNothing) {
+  put<std::uint16_t>(kCode, 0xf4e6);  // out 0xf4, al
+  ASSERT_TRUE(vcpu_->set_state(state_));
+  vcpu_->raise_init();
+  vcpu_->raise_startup(0x12);
+  vcpu_->raise_nmi();
+  vcpu_->forget_signals();
+  ASSERT_EQ(vcpu_->run().kind, VcpuExit::Kind::Kicked);
+  EXPECT_EQ(vcpu_->state().rip, kCode + 2);
+  EXPECT_FALSE(vcpu_->state().nmi_pending);
 }
 
 }  // namespace

@@ -220,12 +220,45 @@ class Way {
   std::vector<Level> levels_;
 };
 
-bool matches(const std::vector<std::string>& patterns, std::string_view path) {
-  return std::ranges::any_of(patterns, [&](std::string_view pattern) {
-    if (pattern.starts_with('/')) pattern.remove_prefix(1);
-    return iso_glob_match(pattern, path);
-  });
-}
+/// What is to be extracted, and which of it was there.
+class Patterns {
+ public:
+  explicit Patterns(const std::vector<std::string>& given) {
+    for (const std::string& pattern : given) {
+      std::string_view bare = pattern;
+      while (bare.starts_with('/') || bare.starts_with("./")) bare.remove_prefix(bare.find('/') + 1);
+      while (bare.ends_with('/')) bare.remove_suffix(1);
+      all_.push_back({pattern, bare.empty() || bare == "." ? "**" : bare});
+    }
+  }
+
+  /// Whether `path`, `inside` a directory that is taken whole or not, is wanted. Patterns that matched nothing so far
+  /// are tried in any case.
+  bool want(std::string_view path, bool inside) {
+    bool any = inside || all_.empty();
+    for (Pattern& pattern : all_) {
+      if (any && pattern.matched) continue;
+      if (!iso_glob_match(pattern.bare, path)) continue;
+      any = pattern.matched = true;
+    }
+    return any;
+  }
+  [[nodiscard]] std::vector<std::string> unmatched() const {
+    std::vector<std::string> names;
+    for (const Pattern& pattern : all_) {
+      if (!pattern.matched) names.push_back(pattern.given);
+    }
+    return names;
+  }
+
+ private:
+  struct Pattern {
+    const std::string& given;
+    std::string_view bare;  ///< As paths are: without `/` at either end.
+    bool matched = false;
+  };
+  std::vector<Pattern> all_;
+};
 
 }  // namespace
 
@@ -247,6 +280,7 @@ Result<IsoExtractReport> iso_extract(const SimpleIso9660& image, const std::stri
     } else {
       IsoWalk walk(image, *top);
       IsoEntry entry;
+      Patterns patterns(options.patterns);
       std::size_t whole_below = SIZE_MAX;  // depth of a directory that matched: everything deeper is wanted
       while (!writers.stopped()) {
         auto more = walk.next(entry);
@@ -258,8 +292,7 @@ Result<IsoExtractReport> iso_extract(const SimpleIso9660& image, const std::stri
         const std::size_t depth = walk.depth();
         way.leave_to(depth);
         if (depth <= whole_below) whole_below = SIZE_MAX;
-        const bool wanted =
-            options.patterns.empty() || whole_below != SIZE_MAX || matches(options.patterns, walk.path());
+        const bool wanted = patterns.want(walk.path(), whole_below != SIZE_MAX);
         if (!entry.is_directory() && !wanted) continue;
         if (!iso::is_file_name(entry.name)) {
           walk.skip();
@@ -284,6 +317,7 @@ Result<IsoExtractReport> iso_extract(const SimpleIso9660& image, const std::stri
           way.add(entry);
         }
       }
+      if (!writers.stopped()) writers.report.unmatched = patterns.unmatched();
       way.leave_to(0);
       way.enter({});
     }

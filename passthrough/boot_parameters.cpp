@@ -13,6 +13,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kGrubFile = "/etc/default/grub.d/vm-platform.cfg";
+constexpr const char* kSystemdBootFile = "/etc/kernel/cmdline";
+constexpr const char* kExtlinuxFile = "/etc/u-boot-menu/conf.d/vm-platform.conf";
+
 bool there(const fs::path& root, const char* path) {
   std::error_code ignored;
   return fs::exists(root / path, ignored);
@@ -29,15 +33,18 @@ std::string started_by(const fs::path& root) {
   return name;
 }
 
-/// Words of a kernel command line, without those that the boot loader adds by itself.
-std::string without_loader_words(std::string_view line) {
+/// `line` with the parameters that it lacks; to the byte as it was where it lacks none.
+std::string with_parameters(const std::string& line, std::span<const std::string> parameters) {
   std::vector<std::string_view> words = text::words(line);
-  std::erase_if(words,
-                [](std::string_view word) { return word.starts_with("BOOT_IMAGE=") || word.starts_with("initrd="); });
-  return fmt::format("{}", fmt::join(words, " "));
+  const std::size_t had = words.size();
+  for (const std::string& parameter : parameters)
+    if (std::ranges::find(words, parameter) == words.end()) words.push_back(parameter);
+  return words.size() == had ? line : fmt::format("{}\n", fmt::join(words, " "));
 }
 
 Result<FileChange> grub_file(std::span<const std::string> parameters, const fs::path& root) {
+  FileChange change{kGrubFile, std::nullopt, std::nullopt, "kernel parameters, for GRUB"};
+  if (parameters.empty()) return change;
   // Debian, Ubuntu and their kin read a folder of files; Fedora's grub-mkconfig does not.
   for (const char* tool : {"usr/sbin/grub-mkconfig", "usr/sbin/grub2-mkconfig"}) {
     const auto script = read_kernel_file(root / tool);
@@ -46,39 +53,23 @@ Result<FileChange> grub_file(std::span<const std::string> parameters, const fs::
         VmError(ErrorCode::Unsupported, "set kernel parameters with GRUB", tool, "it does not read /etc/default/grub.d")
             .with_hint(fmt::format("run: grubby --update-kernel=ALL --args=\"{}\"", fmt::join(parameters, " "))));
   }
-  FileChange change{"/etc/default/grub.d/vm-platform.cfg", std::nullopt, std::nullopt, "kernel parameters, for GRUB"};
   change.after = fmt::format("{}GRUB_CMDLINE_LINUX_DEFAULT=\"$GRUB_CMDLINE_LINUX_DEFAULT {}\"\n", kSetupHeader,
                              fmt::join(parameters, " "));
   return change;
 }
 
-Result<FileChange> systemd_boot_file(std::span<const std::string> parameters, const fs::path& root) {
-  FileChange change{"/etc/kernel/cmdline", std::nullopt, std::nullopt, "kernel parameters, for systemd-boot"};
-  // kernel-install(8): this file, else the one in /usr/lib, else what the running kernel was given.
-  for (const char* source : {"etc/kernel/cmdline", "usr/lib/kernel/cmdline", "proc/cmdline"}) {
-    const auto content = read_if_there(root, source);
-    if (!content) return fail(content.error());
-    const std::optional<std::string>& found = *content;
-    if (!found) continue;
-    const std::string& former = *found;
-    std::string line = without_loader_words(former);
-    const auto present = text::words(former);
-    bool complete = true;
-    for (const std::string& parameter : parameters) {
-      if (std::ranges::find(present, parameter) != present.end()) continue;
-      line += " " + parameter;
-      complete = false;
-    }
-    change.after = complete ? former : line + "\n";
-    return change;
-  }
-  return fail(ErrorCode::NotFound, "set kernel parameters", "/etc/kernel/cmdline",
-              "what the kernel is started with could not be found out");
+Result<FileChange> systemd_boot_file(std::span<const std::string> parameters, const fs::path& root,
+                                     const std::optional<std::string>& former) {
+  FileChange change{kSystemdBootFile, std::nullopt, std::nullopt, "kernel parameters, for systemd-boot"};
+  const auto line = former ? Result<std::string>(*former) : systemd_boot_line(root);
+  if (!line) return fail(line.error());
+  change.after = with_parameters(*line, parameters);
+  return change;
 }
 
 FileChange extlinux_file(std::span<const std::string> parameters) {
-  FileChange change{"/etc/u-boot-menu/conf.d/vm-platform.conf", std::nullopt, std::nullopt,
-                    "kernel parameters, for U-Boot's menu"};
+  FileChange change{kExtlinuxFile, std::nullopt, std::nullopt, "kernel parameters, for U-Boot's menu"};
+  if (parameters.empty()) return change;
   // What u-boot-update would take where the variable is not set (/etc/kernel/cmdline, else "ro quiet") is lost as soon
   // as it is, so it is taken here.
   change.after = fmt::format(R"({}if [ -z "${{U_BOOT_PARAMETERS}}" ] && [ -f /etc/kernel/cmdline ]; then
@@ -153,16 +144,34 @@ std::vector<std::vector<std::string>> boot_loader_commands(BootLoader loader, co
   return {};
 }
 
-Result<ParameterPlace> place_parameters(BootLoader loader, std::span<const std::string> parameters,
-                                        const fs::path& root) {
-  auto change = loader == BootLoader::Grub          ? grub_file(parameters, root)
-                : loader == BootLoader::SystemdBoot ? systemd_boot_file(parameters, root)
-                                                    : Result<FileChange>(extlinux_file(parameters));
-  if (!change) return fail(change.error());
-  const auto before = read_if_there(root, change->file);
-  if (!before) return fail(before.error());
-  change->before = *before;
-  return ParameterPlace{std::move(*change), boot_loader_commands(loader, root)};
+BootLoader loader_of(const fs::path& file) {
+  return file == kGrubFile          ? BootLoader::Grub
+         : file == kSystemdBootFile ? BootLoader::SystemdBoot
+         : file == kExtlinuxFile    ? BootLoader::Extlinux
+                                    : BootLoader::None;
+}
+
+Result<std::string> systemd_boot_line(const fs::path& root) {
+  for (const char* source : {"etc/kernel/cmdline", "usr/lib/kernel/cmdline"}) {
+    auto content = read_if_there(root, source);
+    if (!content) return fail(content.error());
+    if (*content) return std::move(**content);
+  }
+  const auto running = read_kernel_file(root / "proc/cmdline");
+  if (!running)
+    return fail(ErrorCode::NotFound, "set kernel parameters", kSystemdBootFile,
+                "what the kernel is started with could not be found out");
+  std::vector<std::string_view> words = text::words(*running);
+  std::erase_if(words,
+                [](std::string_view word) { return word.starts_with("BOOT_IMAGE=") || word.starts_with("initrd="); });
+  return fmt::format("{}\n", fmt::join(words, " "));
+}
+
+Result<FileChange> place_parameters(BootLoader loader, std::span<const std::string> parameters, const fs::path& root,
+                                    const std::optional<std::string>& former) {
+  return loader == BootLoader::Grub          ? grub_file(parameters, root)
+         : loader == BootLoader::SystemdBoot ? systemd_boot_file(parameters, root, former)
+                                             : Result<FileChange>(extlinux_file(parameters));
 }
 
 }  // namespace vm_platform

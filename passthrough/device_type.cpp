@@ -17,6 +17,7 @@ class PassthroughCategory final : public std::error_category {
       case PassthroughError::KernelIgnored: return "the kernel did not do it";
       case PassthroughError::RolledBack: return "everything was put back";
       case PassthroughError::RollbackFailed: return "not everything could be put back";
+      case PassthroughError::Stuck: return "the kernel has not finished in time";
     }
     return "unknown";
   }

@@ -36,8 +36,12 @@ HostChanges::HostChanges(const PassthroughOptions& options)
     : sysfs_(options.sysfs), root_(options.root), binding_(options.sysfs, options.root, options.unbind_timeout) {}
 
 bool HostChanges::same_hardware(const TakenDevice& taken) const {
-  const auto now = read_pci_device(taken.address, sysfs_);
-  return now && now->vendor == taken.vendor && now->device == taken.device;
+  // From these two files alone: most others have whoever reads them wait while a driver lets go of the device.
+  const auto is = [&](const char* file, std::uint16_t id) {
+    const auto now = read_kernel_file(sysfs_ / "bus/pci/devices" / taken.address.to_string() / file);
+    return now && now->starts_with("0x") && text::number(text::trim(*now).substr(2), 16) == id;
+  };
+  return is("vendor", taken.vendor) && is("device", taken.device);
 }
 
 TakenDevice HostChanges::record(const PassthroughDevice& device, std::span<const PlanStep> steps) const {

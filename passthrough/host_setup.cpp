@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <vm_platform/host_setup.hpp>
 
 #include "passthrough/boot_parameters.hpp"
@@ -31,6 +32,8 @@ struct JournalEntry {
   Content before;    ///< What is gone back to: held before the first change.
   Content after;     ///< What it was given last.
   Content replaced;  ///< What it held before that: still holds it where the tool died in between.
+  bool told = true;  ///< Whether what reads it was told since it last changed: set only after the commands have run.
+  Content former;    ///< What systemd-boot's kernels were started with before `after`, also where there was no file.
 
   /// Whether what it holds is known to be from before set-up or from here.
   [[nodiscard]] bool explains(const Content& now) const { return now == after || now == before || now == replaced; }
@@ -41,6 +44,14 @@ struct SetupJournal {
   BootLoader boot_loader = BootLoader::None;
   std::string made_group;  ///< Empty: it was there.
   std::vector<JournalEntry> files;
+
+  /// Files that changed, and whose readers do not know yet.
+  [[nodiscard]] std::set<fs::path> untold() const {
+    std::set<fs::path> found;
+    for (const JournalEntry& entry : files)
+      if (!entry.told) found.insert(entry.file);
+    return found;
+  }
 };
 
 fs::path journal_file(const HostSetupOptions& options) { return options.state / "setup.json"; }
@@ -58,12 +69,20 @@ Result<void> save(const SetupJournal& journal, const fs::path& file) {
                              {"why", entry.why},
                              {"before", content(entry.before)},
                              {"after", content(entry.after)},
-                             {"replaced", content(entry.replaced)}});
+                             {"replaced", content(entry.replaced)},
+                             {"told", entry.told},
+                             {"former", content(entry.former)}});
   try {
     return write_durably(file, json.dump(2) + "\n", kOperation);
   } catch (const nlohmann::json::exception&) {  // JSON cannot hold it exactly, so it could not be taken back
     return fail(ErrorCode::Unsupported, kOperation, file.string(), "a file that would change is not valid UTF-8");
   }
+}
+
+/// Saves it once all commands have run.
+Result<void> save_told(SetupJournal& journal, const fs::path& file) {
+  for (JournalEntry& entry : journal.files) entry.told = true;
+  return save(journal, file);
 }
 
 Result<SetupJournal> load(const fs::path& file) {
@@ -91,9 +110,15 @@ Result<SetupJournal> load(const fs::path& file) {
       const auto found = entry.find(key);
       return found != entry.end() && found->is_string() ? Content(found->get<std::string>()) : std::nullopt;
     };
-    JournalEntry known{entry["file"].get<std::string>(), text_of("why").value_or(""), text_of("before"),
-                       text_of("after"), text_of("replaced")};
+    JournalEntry known{entry["file"].get<std::string>(),
+                       text_of("why").value_or(""),
+                       text_of("before"),
+                       text_of("after"),
+                       text_of("replaced"),
+                       entry.value("told", nlohmann::json()) != false,
+                       text_of("former")};
     if (!entry.contains("replaced")) known.replaced = known.before;
+    if (!entry.contains("former")) known.former = known.before;
     journal.files.push_back(std::move(known));
   }
   return journal;
@@ -147,10 +172,12 @@ Host look(const fs::path& root) {
   return host;
 }
 
+constexpr const char* kUntranslated = "iommu=pt";
+
 std::vector<std::string> kernel_parameters(const Host& host, const HostSetupOptions& options) {
   std::vector<std::string> parameters;
   if (!host.amd) parameters.emplace_back("intel_iommu=on");  // AMD's is on wherever the firmware has it on
-  if (options.host_dma_untranslated) parameters.emplace_back("iommu=pt");
+  if (options.host_dma_untranslated) parameters.emplace_back(kUntranslated);
   return parameters;
 }
 
@@ -184,10 +211,28 @@ std::vector<FileChange> own_files(const Host& host, const HostSetupOptions& opti
   return files;
 }
 
-/// Whether the boot loader has to be told when it changes.
-bool is_boot_file(const fs::path& file) {
-  return file.parent_path() == "/etc/default/grub.d" || file.parent_path() == "/etc/u-boot-menu/conf.d" ||
-         file == "/etc/kernel/cmdline";
+/// What brings changes of these files into the boot menu.
+std::vector<std::vector<std::string>> boot_commands(const std::set<fs::path>& files, const fs::path& root) {
+  std::vector<std::vector<std::string>> commands;
+  for (const fs::path& file : files)
+    for (auto& command : boot_loader_commands(loader_of(file), root)) commands.push_back(std::move(command));
+  return commands;
+}
+
+bool udev_reads(const std::set<fs::path>& files) {
+  return std::ranges::any_of(files, [](const fs::path& file) { return file.parent_path() == "/etc/udev/rules.d"; });
+}
+
+/// Says so where commands are planned for what an earlier run changed.
+void note_untold(const std::set<fs::path>& untold, const fs::path& root, HostSetupPlan& plan) {
+  if (!boot_commands(untold, root).empty() || udev_reads(untold))
+    plan.notes.emplace_back("an earlier run changed files, and the commands that follow it have not all run");
+}
+
+/// What a file that is taken back holds while the commands run. Without a file kernel-install(8) takes what the running
+/// kernel was given, and that can be what was added here; so the file goes after it.
+Content while_told(const JournalEntry& entry) {
+  return loader_of(entry.file) == BootLoader::SystemdBoot && !entry.before ? entry.former : entry.before;
 }
 
 VmError edited(const fs::path& file) {
@@ -207,26 +252,33 @@ Result<HostSetupPlan> HostSetup::plan() const {
   HostSetupPlan plan;
   plan.parameters = kernel_parameters(host, options_);
   const auto words = text::words(host.command_line);
-  const bool booted = std::ranges::all_of(plan.parameters, [&](const std::string& parameter) {
-    return std::ranges::find(words, parameter) != words.end();
-  });
+  const auto runs_with = [&](const std::string& word) { return std::ranges::find(words, word) != words.end(); };
+  const bool booted = std::ranges::all_of(plan.parameters, runs_with);
   auto loader = options_.boot_loader ? Result<BootLoader>(*options_.boot_loader) : find_boot_loader(options_.root);
   if (!loader) return fail(loader.error());
   plan.boot_loader = *loader;
   auto files = own_files(host, options_);
-  std::vector<std::vector<std::string>> boot_commands;
+  const bool added_here = std::ranges::any_of(
+      journal->files, [](const JournalEntry& entry) { return loader_of(entry.file) != BootLoader::None; });
   if (plan.boot_loader == BootLoader::None) {
-    plan.notes.push_back(fmt::format("no boot loader that is known: add these kernel parameters by hand: {}",
-                                     fmt::join(plan.parameters, " ")));
-  } else if (booted && journal->files.empty()) {
-    plan.notes.emplace_back("the kernel has its parameters already, and not from here");
-  } else if (!plan.parameters.empty()) {
-    auto place = place_parameters(plan.boot_loader, plan.parameters, options_.root);
+    if (!plan.parameters.empty())
+      plan.notes.push_back(fmt::format("no boot loader that is known: add these kernel parameters by hand: {}",
+                                       fmt::join(plan.parameters, " ")));
+  } else if (booted && !added_here) {
+    if (!plan.parameters.empty()) plan.notes.emplace_back("the kernel has its parameters already, and not from here");
+  } else {
+    const auto known = std::ranges::find(journal->files, plan.boot_loader,
+                                         [](const JournalEntry& entry) { return loader_of(entry.file); });
+    auto place = place_parameters(plan.boot_loader, plan.parameters, options_.root,
+                                  known == journal->files.end() ? std::nullopt : known->former);
     if (!place) return fail(place.error());
-    boot_commands = std::move(place->commands);
-    files.insert(files.begin(), std::move(place->file));
+    files.insert(files.begin(), std::move(*place));
   }
-  if (!group_there(options_.root, options_.group)) plan.commands.push_back({"groupadd", "--system", options_.group});
+  for (const JournalEntry& entry : journal->files)  // another boot loader's, that is not this host's now
+    if (std::ranges::find(files, entry.file, &FileChange::file) == files.end())
+      files.push_back({entry.file, std::nullopt, entry.before, entry.why});
+  std::set<fs::path> untold = journal->untold();
+  note_untold(untold, options_.root, plan);
   for (FileChange& change : files) {
     const auto now = read_if_there(options_.root, change.file);
     if (!now) return fail(now.error());
@@ -237,15 +289,21 @@ Result<HostSetupPlan> HostSetup::plan() const {
     const bool ours = known != journal->files.end() && known->explains(*now);
     const bool shared = change.file == "/etc/kernel/cmdline";
     if (*now && !ours && (known != journal->files.end() || !shared)) return fail(edited(change.file));
-    if (change.file.string().find("/udev/") != std::string::npos) {
-      plan.commands.push_back({"udevadm", "control", "--reload"});
-      plan.commands.push_back({"udevadm", "trigger", "--subsystem-match=vfio"});
-    }
-    if (is_boot_file(change.file))
-      plan.commands.insert(plan.commands.begin(), boot_commands.begin(), boot_commands.end());
+    untold.insert(change.file);
     plan.files.push_back(std::move(change));
   }
+  plan.commands = boot_commands(untold, options_.root);
+  if (!group_there(options_.root, options_.group)) plan.commands.push_back({"groupadd", "--system", options_.group});
+  if (udev_reads(untold)) {  // after the group is there: the rules name it
+    plan.commands.push_back({"udevadm", "control", "--reload"});
+    plan.commands.push_back({"udevadm", "trigger", "--subsystem-match=vfio"});
+  }
   if (!booted) plan.notes.emplace_back("reboot for the kernel parameters to count");
+  if (!options_.host_dma_untranslated && runs_with(kUntranslated))
+    plan.notes.push_back(
+        fmt::format("the kernel runs with {}: reboot, and where it does so then too, take it out of the boot loader's "
+                    "own settings",
+                    kUntranslated));
   if (!host.grouped)
     plan.notes.emplace_back(host.amd ? "no IOMMU groups now: AMD-Vi (IOMMU) has to be on in the firmware setup"
                                      : "no IOMMU groups now: VT-d has to be on in the firmware setup");
@@ -269,10 +327,17 @@ Result<void> HostSetup::apply(const HostSetupPlan& plan) {
     if (*now != change.before) return fail(edited(change.file));
     const auto known = std::ranges::find(journal->files, change.file, &JournalEntry::file);
     if (known == journal->files.end()) {
-      journal->files.push_back({change.file, change.why, *now, change.after, *now});
+      JournalEntry entry{change.file, change.why, *now, change.after, *now, false, std::nullopt};
+      if (loader_of(change.file) == BootLoader::SystemdBoot) {
+        auto line = systemd_boot_line(options_.root);
+        if (!line) return fail(line.error());
+        entry.former = std::move(*line);
+      }
+      journal->files.push_back(std::move(entry));
     } else {  // what was there before the first time stays what is gone back to
       known->after = change.after;
       known->replaced = *now;
+      known->told = false;
     }
   }
   step("write down what is there");
@@ -290,7 +355,10 @@ Result<void> HostSetup::apply(const HostSetupPlan& plan) {
                                           : save(former, journal_file(options_));
     return forgotten ? std::move(written) : std::move(forgotten);
   }
-  return run_all(plan.commands);
+  if (!commands_run_here()) return {};
+  if (auto ran = run_all(plan.commands); !ran) return ran;
+  step("write down that all commands have run");
+  return save_told(*journal, journal_file(options_));
 }
 
 Result<HostSetupPlan> HostSetup::undo_plan() const {
@@ -298,18 +366,18 @@ Result<HostSetupPlan> HostSetup::undo_plan() const {
   if (!journal) return fail(journal.error());
   HostSetupPlan plan;
   plan.boot_loader = journal->boot_loader;
-  bool udev = false;
+  std::set<fs::path> untold = journal->untold();
+  note_untold(untold, options_.root, plan);
   for (const JournalEntry& entry : journal->files) {
     const auto now = read_if_there(options_.root, entry.file);
     if (!now) return fail(now.error());
     if (*now == entry.before) continue;  // a tool that died had not come to it
     if (!entry.explains(*now)) return fail(edited(entry.file));
-    udev = udev || entry.file.string().find("/udev/") != std::string::npos;
+    untold.insert(entry.file);
     plan.files.push_back({entry.file, *now, entry.before, entry.why});
   }
-  const bool boot = std::ranges::any_of(plan.files, [](const FileChange& change) { return is_boot_file(change.file); });
-  if (boot) plan.commands = boot_loader_commands(plan.boot_loader, options_.root);
-  if (udev) plan.commands.push_back({"udevadm", "control", "--reload"});
+  plan.commands = boot_commands(untold, options_.root);
+  if (udev_reads(untold)) plan.commands.push_back({"udevadm", "control", "--reload"});
   if (!journal->made_group.empty() && group_there(options_.root, journal->made_group))
     plan.commands.push_back({"groupdel", journal->made_group});
   return plan;
@@ -318,14 +386,38 @@ Result<HostSetupPlan> HostSetup::undo_plan() const {
 Result<void> HostSetup::undo() {
   const auto plan = undo_plan();
   if (!plan) return fail(plan.error());
-  const auto journal = load(journal_file(options_));
+  auto journal = load(journal_file(options_));
   if (!journal) return fail(journal.error());
-  for (const JournalEntry& entry : journal->files) remove_unfinished(options_.root / entry.file.relative_path());
-  for (const FileChange& change : plan->files) {
-    step("put back " + change.file.string());
-    if (auto written = put(options_.root, change.file, change.after); !written) return written;
+  const bool run_here = commands_run_here();
+  std::vector<FileChange> first, last;  // before the commands, after them
+  for (JournalEntry& entry : journal->files) {
+    const auto change = std::ranges::find(plan->files, entry.file, &FileChange::file);
+    if (change == plan->files.end()) continue;
+    entry.replaced = change->before;
+    entry.after = run_here ? while_told(entry) : entry.before;
+    entry.told = false;
+    first.push_back({entry.file, entry.replaced, entry.after, entry.why});
+    if (entry.after != entry.before) last.push_back({entry.file, entry.after, entry.before, entry.why});
   }
+  if (!first.empty()) {
+    step("write down that it is being taken back");
+    if (auto saved = save(*journal, journal_file(options_)); !saved) return saved;
+  }
+  for (const JournalEntry& entry : journal->files) remove_unfinished(options_.root / entry.file.relative_path());
+  const auto put_back = [&](const FileChange& change) {
+    step("put back " + change.file.string());
+    return put(options_.root, change.file, change.after);
+  };
+  for (const FileChange& change : first)
+    if (auto written = put_back(change); !written) return written;
+  if (!plan->commands.empty() && !run_here) return {};
   if (auto ran = run_all(plan->commands); !ran) return ran;
+  if (!last.empty()) {  // that it goes is nothing to run the commands for
+    step("write down that all commands have run");
+    if (auto told = save_told(*journal, journal_file(options_)); !told) return told;
+  }
+  for (const FileChange& change : last)
+    if (auto written = put_back(change); !written) return written;
   step("forget");
   return remove_durably(journal_file(options_), kOperation);
 }
@@ -334,15 +426,14 @@ void HostSetup::step(const std::string& line) const {
   if (options_.on_step) options_.on_step(line);
 }
 
+bool HostSetup::commands_run_here() const { return options_.run || options_.root == "/"; }
+
 Result<void> HostSetup::run_all(const std::vector<std::vector<std::string>>& commands) const {
   for (const auto& command : commands) {
-    if (!options_.run && options_.root != "/") {
-      return fail(VmError(ErrorCode::Unsupported, "run", joined(command), "the files are below another root")
-                      .with_hint("run it there"));
-    }
     step("run " + joined(command));
     if (auto ran = options_.run ? options_.run(command) : spawn(command); !ran)
-      return fail(VmError(ran.error()).with_hint("the files are as they should be: run it again by hand"));
+      return fail(
+          VmError(ran.error()).with_hint("the files are as they should be; set-up run once more runs what is left"));
   }
   return {};
 }

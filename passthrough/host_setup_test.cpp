@@ -36,6 +36,11 @@ class Setup : public testing::Test {
       std::string line;
       for (const std::string& word : command) line += (line.empty() ? "" : " ") + word;
       ran.push_back(line);
+      if (line == failing) return Result<void>(fail(ErrorCode::Io, "run", line, "it ended with status 1"));
+      if (line == "update-grub") tree.file("boot/grub/grub.cfg", "menu" + read(kGrubFile));
+      if (line.starts_with("kernel-install"))  // as kernel-install(8) has it, without a file in /usr/lib
+        tree.file("boot/entry", read(there("etc/kernel/cmdline") ? "etc/kernel/cmdline" : "proc/cmdline"));
+      if (line == "udevadm control --reload") tree.file("run/udev", read(kRules));
       return Result<void>{};
     };
   }
@@ -46,9 +51,34 @@ class Setup : public testing::Test {
     return text.str();
   }
   [[nodiscard]] bool there(const std::string& file) const { return std::filesystem::exists(tree.root() / file); }
+  /// A host that systemd-boot starts, with one kernel.
+  void use_systemd_boot() const {
+    std::filesystem::remove_all(tree.root() / "boot/grub");
+    tree.file("boot/loader/loader.conf", "");
+    tree.file("boot/vmlinuz-6.1.0", "");
+    tree.file("lib/modules/6.1.0/modules.dep", "");
+  }
+  /// Makes what is wanted, and then nothing is left to do.
+  void make() {
+    HostSetup host(options);
+    const auto plan = host.plan();
+    ASSERT_TRUE(plan) << plan.error().message();
+    ran.clear();
+    ASSERT_TRUE(host.apply(*plan));
+    const auto rest = host.plan();
+    EXPECT_TRUE(rest->files.empty() && rest->commands.empty());
+  }
+  /// What the boot menu and udev go by is what the files say now.
+  void expect_all_told(int step) const {
+    EXPECT_EQ(read("boot/grub/grub.cfg"), "menu" + read(kGrubFile)) << "step " << step;
+    EXPECT_EQ(read("run/udev"), read(kRules)) << "step " << step;
+  }
+  static constexpr const char* kGrubFile = "etc/default/grub.d/vm-platform.cfg";
+  static constexpr const char* kRules = "etc/udev/rules.d/70-vm-platform.rules";
   FakeTree tree;
   HostSetupOptions options;
   std::vector<std::string> ran;
+  std::string failing;  ///< A command that fails.
 };
 
 TEST_F(Setup, ShowsThenMakesThenTakesBackExactly) {
@@ -78,10 +108,7 @@ TEST_F(Setup, ShowsThenMakesThenTakesBackExactly) {
 }
 
 TEST_F(Setup, SystemdBootsCommandLineIsExtendedAndPutBack) {
-  std::filesystem::remove_all(tree.root() / "boot/grub");
-  tree.file("boot/loader/loader.conf", "");
-  tree.file("boot/vmlinuz-6.1.0", "");
-  tree.file("lib/modules/6.1.0/modules.dep", "");
+  use_systemd_boot();
   options.host_dma_untranslated = false;
   HostSetup host(options);
   ASSERT_TRUE(host.apply(*host.plan()));
@@ -94,6 +121,68 @@ TEST_F(Setup, SystemdBootsCommandLineIsExtendedAndPutBack) {
   EXPECT_EQ(read("etc/kernel/cmdline"), "root=/dev/sda1 rw intel_iommu=on\n");
   ASSERT_TRUE(host.undo());
   EXPECT_EQ(read("etc/kernel/cmdline"), "root=/dev/sda1 rw") << "without the newline that it did not have";
+}
+
+TEST_F(Setup, ParametersThatAreNoLongerWantedGo) {
+  use_systemd_boot();
+  make();
+  const std::string with_both = "root=UUID=1234 ro quiet intel_iommu=on iommu=pt\n";
+  EXPECT_EQ(read("etc/kernel/cmdline"), with_both);
+  tree.file("proc/cmdline", "initrd=\\6.1.0\\initrd " + with_both);  // booted anew
+  options.host_dma_untranslated = false;
+  make();
+  EXPECT_EQ(read("etc/kernel/cmdline"), "root=UUID=1234 ro quiet intel_iommu=on\n");
+  EXPECT_THAT(ran, testing::Contains("kernel-install add 6.1.0 /boot/vmlinuz-6.1.0"));
+  EXPECT_THAT(HostSetup(options).plan()->notes, testing::Contains(HasSubstr("runs with iommu=pt: reboot")));
+  tree.file("proc/cpuinfo", "vendor_id : AuthenticAMD\n");  // nothing is wanted; what runs now must not come back
+  options.host_dma_untranslated = true;
+  make();
+  options.host_dma_untranslated = false;
+  make();
+  EXPECT_THAT(read("etc/kernel/cmdline"), Not(HasSubstr("iommu=pt")));
+  options.host_dma_untranslated = true;
+  make();
+  EXPECT_THAT(read("etc/kernel/cmdline"), HasSubstr("iommu=pt"));
+  ASSERT_TRUE(HostSetup(options).undo());
+  EXPECT_FALSE(there("etc/kernel/cmdline"));
+}
+
+TEST_F(Setup, ParametersThatAreNoLongerWantedGoFromALineOfPeoplesOwn) {
+  use_systemd_boot();
+  tree.file("etc/kernel/cmdline", "root=/dev/sda1 rw");
+  make();
+  EXPECT_EQ(read("etc/kernel/cmdline"), "root=/dev/sda1 rw intel_iommu=on iommu=pt\n");
+  options.host_dma_untranslated = false;
+  make();
+  EXPECT_EQ(read("etc/kernel/cmdline"), "root=/dev/sda1 rw intel_iommu=on\n");
+  tree.file("proc/cpuinfo", "vendor_id : AuthenticAMD\n");
+  make();
+  EXPECT_EQ(read("etc/kernel/cmdline"), "root=/dev/sda1 rw") << "nothing is wanted: as it was";
+  ASSERT_TRUE(HostSetup(options).undo());
+  tree.file("etc/kernel/cmdline", "iommu=pt root=/dev/sda1");
+  tree.file("proc/cpuinfo", "vendor_id : GenuineIntel\n");
+  make();
+  EXPECT_EQ(read("etc/kernel/cmdline"), "iommu=pt root=/dev/sda1 intel_iommu=on\n") << "theirs stays";
+}
+
+TEST_F(Setup, BootFileGoesWhereNoParameterIsWanted) {
+  tree.file("proc/cpuinfo", "vendor_id : AuthenticAMD\n");
+  make();
+  EXPECT_THAT(read("boot/grub/grub.cfg"), HasSubstr("iommu=pt"));
+  options.host_dma_untranslated = false;
+  make();
+  EXPECT_THAT(ran, ElementsAre("update-grub"));
+  EXPECT_FALSE(there(kGrubFile));
+  EXPECT_EQ(read("boot/grub/grub.cfg"), "menu");
+  options.host_dma_untranslated = true;
+  options.boot_loader = BootLoader::Extlinux;
+  make();
+  EXPECT_THAT(read("etc/u-boot-menu/conf.d/vm-platform.conf"), HasSubstr("iommu=pt"));
+  options.boot_loader = BootLoader::Grub;
+  make();
+  EXPECT_THAT(ran, ElementsAre("update-grub", "u-boot-update")) << "the other boot loader is told, too";
+  EXPECT_FALSE(there("etc/u-boot-menu/conf.d/vm-platform.conf"));
+  EXPECT_THAT(read("boot/grub/grub.cfg"), HasSubstr("iommu=pt"));
 }
 
 TEST_F(Setup, WhatSomebodyEditedIsLeftAlone) {
@@ -173,40 +262,115 @@ bool killed_before(HostSetupOptions options, int left, Change change) {
 
 TEST_F(Setup, KilledAtAnyStepItIsTakenBackOrGoneOnWith) {
   const auto apply = [](HostSetup& host) { return host.apply(*host.plan()).has_value(); };
+  const auto undo = [](HostSetup& host) { return host.undo().has_value(); };
   HostSetupOptions first = options, second = options, third = options;
   second.memlock_kib = 8;
   second.unsafe_interrupts = true;
   second.host_dma_untranslated = false;
   third.memlock_kib = 9;
+  const auto made = [&](const HostSetupOptions& wishes, int step) {
+    HostSetup host(wishes);
+    ASSERT_TRUE(apply(host)) << "step " << step;
+    const auto plan = host.plan();
+    EXPECT_TRUE(plan->files.empty() && plan->commands.empty()) << "step " << step;
+    expect_all_told(step);
+  };
   const auto nothing_is_left = [&](int step) {
     const auto undone = HostSetup(options).undo();
     EXPECT_TRUE(undone) << "step " << step << ": " << undone.error().message();
     for (const char* file : {"etc/default/grub.d", "etc/modules-load.d", "etc/modprobe.d", "etc/security/limits.d",
                              "etc/udev/rules.d", "state"})
       EXPECT_THAT(list_directory(tree.root() / file), IsEmpty()) << "step " << step << ": " << file;
+    expect_all_told(step);
   };
   int steps = 0;
   for (bool more = true; more; ++steps) {
-    // The first wishes whole, the second ones cut short at every step.
-    ASSERT_TRUE(apply(*std::make_unique<HostSetup>(first)));
-    more = killed_before(second, steps, apply);
+    // The very first set-up cut short at every step, and gone on with; then taking back, cut short too.
+    more = killed_before(first, steps, apply);
+    made(first, steps);
+    more = killed_before(options, steps, undo) || more;
+    nothing_is_left(steps);
+    // The first wishes whole, the second ones cut short.
+    made(first, steps);
+    more = killed_before(second, steps, apply) || more;
     if (steps > 1)  // as if killed within a step
       tree.file("etc/modprobe.d/vm-platform.conf.vm-platform-new", "half");
     nothing_is_left(steps);
-    // After that, also the third ones, before and after which all is explained.
-    ASSERT_TRUE(apply(*std::make_unique<HostSetup>(first)));
+    // After that, the same again, or the third ones, before and after which all is explained.
+    made(first, steps);
+    killed_before(second, steps, apply);
+    made(second, steps);
+    made(first, steps);
     killed_before(second, steps, apply);
     HostSetup last(third);
     const auto plan = last.plan();
     ASSERT_TRUE(plan) << "step " << steps << ": " << plan.error().message();
     killed_before(third, 2, apply);
-    ASSERT_TRUE(apply(last)) << "step " << steps;
+    made(third, steps);
     EXPECT_THAT(read("etc/security/limits.d/vm-platform.conf"), HasSubstr("memlock 9\n"));
-    // And taking back is cut short, too.
-    killed_before(options, steps, [](HostSetup& host) { return host.undo().has_value(); });
+    killed_before(options, steps, undo);
     nothing_is_left(steps);
   }
-  EXPECT_GE(steps, 5) << "the record, three files, a command";
+  EXPECT_GE(steps, 9) << "the record, four files, three commands, the record";
+}
+
+TEST_F(Setup, KilledWhileTakingBackNoKernelKeepsWhatTheRunningOneWasGiven) {
+  use_systemd_boot();
+  const std::string own = read("proc/cmdline");
+  bool more = true;
+  for (int step = 0; more; ++step) {
+    tree.file("proc/cmdline", own);
+    make();
+    tree.file("proc/cmdline", read("boot/entry"));  // booted anew
+    more = killed_before(options, step, [](HostSetup& host) { return host.undo().has_value(); });
+    ASSERT_TRUE(HostSetup(options).undo());
+    EXPECT_EQ(read("boot/entry"), "root=UUID=1234 ro quiet\n") << "step " << step;
+    EXPECT_FALSE(there("etc/kernel/cmdline"));
+    EXPECT_FALSE(there("state/setup.json"));
+  }
+}
+
+TEST_F(Setup, CommandThatFailedIsRunNextTime) {
+  for (const char* command : {"update-grub", "udevadm control --reload"}) {
+    HostSetup host(options);
+    failing = command;
+    const auto made = host.apply(*host.plan());
+    ASSERT_FALSE(made);
+    EXPECT_THAT(made.error().message(), HasSubstr("once more"));
+    const auto rest = host.plan();
+    EXPECT_THAT(rest->files, IsEmpty());
+    EXPECT_THAT(rest->commands, testing::Contains(ElementsAre("update-grub")));
+    EXPECT_THAT(rest->notes, testing::Contains(HasSubstr("have not all run")));
+    failing.clear();
+    ASSERT_TRUE(host.apply(*rest));
+    expect_all_told(0);
+    EXPECT_THAT(host.plan()->commands, IsEmpty());
+    EXPECT_THAT(host.plan()->notes, Not(testing::Contains(HasSubstr("have not all run"))));
+    failing = command;
+    ASSERT_FALSE(host.undo());
+    EXPECT_THAT(host.undo_plan()->notes, testing::Contains(HasSubstr("have not all run")));
+    failing.clear();
+    ASSERT_TRUE(host.undo());
+    expect_all_told(0);
+    EXPECT_THAT(host.undo_plan()->commands, IsEmpty());
+  }
+}
+
+TEST_F(Setup, CommandsOfAnotherRootAreRunOnceItIsEntered) {
+  HostSetupOptions outside = options;
+  outside.run = nullptr;
+  HostSetup from_outside(outside), inside(options);
+  ASSERT_TRUE(from_outside.apply(*from_outside.plan()));
+  EXPECT_TRUE(there(kGrubFile));
+  EXPECT_EQ(inside.plan()->commands.size(), 3U);
+  ASSERT_TRUE(inside.apply(*inside.plan()));
+  expect_all_told(0);
+  ASSERT_TRUE(from_outside.undo());
+  EXPECT_FALSE(there(kGrubFile));
+  EXPECT_THAT(inside.undo_plan()->commands, testing::Contains(ElementsAre("update-grub")));
+  ASSERT_TRUE(inside.undo());
+  expect_all_told(0);
+  EXPECT_FALSE(there("state/setup.json"));
 }
 
 TEST_F(Setup, SaysWhatItCannotDo) {
@@ -236,6 +400,8 @@ TEST_F(Setup, HostThatHasItsParametersIsNotGivenThemTwice) {
   tree.file("proc/cmdline", "root=UUID=1 intel_iommu=on iommu=pt\n");
   const auto plan = HostSetup(options).plan();
   for (const FileChange& change : plan->files) EXPECT_THAT(change.file.string(), Not(HasSubstr("grub")));
+  make();
+  EXPECT_FALSE(there(kGrubFile));
   tree.file("proc/cpuinfo", "vendor_id : AuthenticAMD\n");
   EXPECT_THAT(HostSetup(options).plan()->parameters, ElementsAre("iommu=pt"));
 }

@@ -1,15 +1,22 @@
 // What the host uses a device for. Everything is read from sysfs and /proc below injectable roots.
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <ifaddrs.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <memory>
+#include <optional>
 #include <set>
+#include <utility>
 #include <vm_platform/passthrough.hpp>
 
 #include "passthrough/boot_framebuffer.hpp"
+#include "passthrough/mounts.hpp"
 #include "passthrough/sysfs.hpp"
 #include "passthrough/text.hpp"
 
@@ -24,6 +31,7 @@ struct Below {
   std::vector<fs::path> nets;
   std::vector<fs::path> connectors;
   std::vector<std::string> nodes;  ///< "/dev/nvme0", …
+  bool hidden_net = false;         ///< There is a network interface that this network namespace does not show.
 };
 
 bool is_pci_name(const std::string& name) { return PciAddress::parse(name).has_value(); }
@@ -39,6 +47,7 @@ void look_below(const fs::path& directory, int depth, Below& below) {
     const std::string subsystem = link_name(path / "subsystem").value_or("");
     if (subsystem == "net") below.nets.push_back(path);
     if (subsystem == "block") below.blocks.push_back(path);
+    if (name == "net" && list_directory(path).empty()) below.hidden_net = true;
     if (fs::exists(path / "status", error) && fs::exists(path / "edid", error)) below.connectors.push_back(path);
     if (fs::exists(path / "dev", error)) {
       if (const auto uevent = read_kernel_file(path / "uevent")) {
@@ -54,18 +63,6 @@ void look_below(const fs::path& directory, int depth, Below& below) {
   }
 }
 
-/// "\040" and the like, as /proc writes blanks in paths.
-std::string unescape(std::string_view text) {
-  std::string plain;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto octal =
-        text[i] == '\\' && i + 3 < text.size() ? text::number<std::uint8_t>(text.substr(i + 1, 3), 8) : std::nullopt;
-    plain += octal ? static_cast<char>(*octal) : text[i];
-    if (octal) i += 3;
-  }
-  return plain;
-}
-
 class UseFinder {
  public:
   UseFinder(const PciDeviceInfo& device, fs::path sysfs, fs::path root)
@@ -78,10 +75,13 @@ class UseFinder {
     look_below(directory, 0, below);
     for (const fs::path& block : below.blocks) {
       check_block(block, block.filename());
-      check_multipath(block.filename());
+      check_multipath(block.filename(), below.nodes);
     }
+    if (uses_.empty()) check_claims();
     for (const fs::path& net : below.nets) check_net(net);
+    if (below.hidden_net) add("its network interface is in another network namespace");
     check_display(below);
+    if (device_.driver == "nvidia") add_nvidia_node(below.nodes);
     if (device_.sriov_num != 0)
       add(fmt::format("it has {} virtual functions; delete them first (vmp sriov delete)", device_.sriov_num));
     for (const NodeHolder& holder : find_holders(below.nodes, root_))
@@ -93,22 +93,35 @@ class UseFinder {
   void add(std::string what) { uses_.push_back({device_.address, std::move(what)}); }
 
   /// With NVMe multipath the disk in use, nvme0n1, is a virtual device over hidden paths named nvme0c1n1.
-  void check_multipath(const std::string& name) {
+  void check_multipath(const std::string& name, std::vector<std::string>& nodes) {
     const auto c = name.find('c'), n = name.rfind('n');
     if (!name.starts_with("nvme") || c == std::string::npos || n < c) return;
     const std::string head = name.substr(0, c) + name.substr(n);
     const fs::path place = sysfs_ / "class/block" / head;
     check_block(place, head);
+    nodes.push_back("/dev/" + head);
     const fs::path partitions = fs::canonical(place, error_);
-    for (const std::string& partition : list_directory(partitions))
-      if (partition.starts_with(head)) check_block(partitions / partition, partition);
+    for (const std::string& partition : list_directory(partitions)) {
+      if (!partition.starts_with(head)) continue;
+      check_block(partitions / partition, partition);
+      nodes.push_back("/dev/" + partition);
+    }
+  }
+
+  /// NVIDIA's own driver makes its nodes without telling sysfs.
+  void add_nvidia_node(std::vector<std::string>& nodes) const {
+    const auto place = fmt::format("proc/driver/nvidia/gpus/{}/information", device_.address.to_string());
+    for_lines(place.c_str(), [&](std::string_view line) {
+      if (text::take(line, ':') == "Device Minor") nodes.push_back("/dev/nvidia" + std::string(text::trim(line)));
+    });
   }
 
   /// A disk, a partition, or what stands on one (`shown` says on which of the device's own).
   void check_block(const fs::path& block, const std::string& shown, int depth = 0) {
     const std::string name = block.filename();
     const auto number = read_kernel_file(block / "dev");
-    if (number) check_mounts(text::trim(*number), shown);
+    if (number) check_mounts(name, text::trim(*number), shown);
+    if (number && depth == 0) disks_.emplace_back(name, text::trim(*number));
     check_swap(name, shown);
     for (const std::string& holder : list_directory(block / "holders")) {
       const fs::path above = sysfs_ / "class/block" / holder;
@@ -120,12 +133,35 @@ class UseFinder {
     }
   }
 
-  void check_mounts(std::string_view number, const std::string& shown) {
-    // "36 35 98:0 /mnt1 /mnt2 rw,noatime …": field 3 is the device, field 5 where it is mounted (proc(5)).
-    for_lines("proc/self/mountinfo", [&](std::string_view line) {
-      const auto fields = text::words(line);
-      if (fields.size() > 5 && fields[2] == number) add(fmt::format("{} is mounted on {}", shown, unescape(fields[4])));
-    });
+  void check_mounts(const std::string& name, std::string_view number, const std::string& shown) {
+    if (!mounts_) mounts_.emplace(root_);
+    for (const std::string& place : mounts_->places_of(name, number))
+      add(fmt::format("{} is mounted on {}", shown, place));
+    // A file system of several devices names one of them there.
+    for (const std::string& system : list_directory(sysfs_ / "fs/btrfs"))
+      if (fs::exists(sysfs_ / "fs/btrfs" / system / "devices" / name, error_))
+        add(fmt::format("{} is part of the mounted btrfs {}", shown, system));
+    for (const std::string& system : list_directory(sysfs_ / "fs/bcachefs")) {
+      const fs::path members = sysfs_ / "fs/bcachefs" / system;
+      for (const std::string& member : list_directory(members))
+        if (link_name(members / member / "block") == name)
+          add(fmt::format("{} is part of the mounted bcachefs {}", shown, system));
+    }
+  }
+
+  /// What nobody names (ZFS, a mount that only a hidden namespace has) still holds the device for itself alone. Asked
+  /// of the kernel, so only for the system's own root.
+  void check_claims() {
+    if (root_ != "/") return;
+    for (const auto& [name, number] : disks_) {
+      const std::string node = "/dev/" + name;
+      struct stat status{};
+      if (::stat(node.c_str(), &status) != 0 || !S_ISBLK(status.st_mode)) continue;
+      if (fmt::format("{}:{}", major(status.st_rdev), minor(status.st_rdev)) != number) continue;
+      const Descriptor alone(::open(node.c_str(), O_RDONLY | O_EXCL | O_NONBLOCK | O_CLOEXEC));
+      if (!alone.valid() && errno == EBUSY)
+        add(fmt::format("{} is claimed in the kernel: by ZFS, or mounted where no process shows it", node));
+    }
   }
 
   void check_swap(const std::string& name, const std::string& shown) {
@@ -226,6 +262,8 @@ class UseFinder {
   const PciDeviceInfo& device_;
   fs::path sysfs_, root_;
   std::error_code error_;
+  std::vector<std::pair<std::string, std::string>> disks_;  // its own, and partitions: names and numbers
+  std::optional<Mounts> mounts_;                            // read where there is a block device
   std::vector<DeviceUse> uses_;
 };
 
@@ -233,6 +271,15 @@ class UseFinder {
 
 std::vector<DeviceUse> find_uses(const PciDeviceInfo& device, const fs::path& sysfs, const fs::path& root) {
   return UseFinder(device, sysfs, root).find();
+}
+
+std::vector<std::string> vfio_nodes(PciAddress device, const fs::path& sysfs) {
+  const fs::path place = sysfs / "bus/pci/devices" / device.to_string();
+  std::vector<std::string> nodes;
+  if (const auto group = link_name(place / "iommu_group"))
+    nodes = {"/dev/vfio/" + *group, "/dev/vfio/noiommu-" + *group};
+  for (const std::string& name : list_directory(place / "vfio-dev")) nodes.push_back("/dev/vfio/devices/" + name);
+  return nodes;
 }
 
 std::vector<NodeHolder> find_holders(std::span<const std::string> nodes, const fs::path& root) {

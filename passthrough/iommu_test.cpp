@@ -74,6 +74,16 @@ TEST(Iommu, OtherEndpointsStandInTheWayAndBridgesDoNot) {
   EXPECT_TRUE(judge(Host("")).viable) << "a function without a driver does no harm";
 }
 
+TEST(Iommu, KnowsVfiosDriversByName) {
+  for (const char* driver : {"vfio-pci", "vfio_pci", "mlx5_vfio_pci", "hisi-acc-vfio-pci", "nvgrace_gpu_vfio_pci"}) {
+    EXPECT_TRUE(is_vfio_driver(driver)) << driver;
+    EXPECT_TRUE(driver_is_harmless(driver)) << driver;
+  }
+  for (const char* driver : {"", "pci-stub", "pcieport", "mlx5_core", "vfio_pci_core_test"})
+    EXPECT_FALSE(is_vfio_driver(driver)) << driver;
+  EXPECT_FALSE(driver_is_harmless("mlx5_core"));
+}
+
 TEST(Iommu, SaysWhichAcsBitIsMissingWhere) {
   EXPECT_THAT(judge(Host()).isolation, testing::Contains(HasSubstr("0000:00:01.0 has no Access Control Services")));
   EXPECT_THAT(judge(Host("vfio-pci", true)).isolation,

@@ -7,10 +7,11 @@
 
 namespace vm_platform {
 
+bool is_vfio_driver(std::string_view driver) { return driver.ends_with("vfio-pci") || driver.ends_with("vfio_pci"); }
+
 bool driver_is_harmless(std::string_view driver) {
   // VFIO's own drivers, the stub, and what vfio.c lets stay in a group in use (it does no DMA on its own behalf).
-  return driver.empty() || driver == "vfio-pci" || driver == "vfio_pci" || driver == "pci-stub" ||
-         driver == "pcieport" || driver.ends_with("-vfio-pci") || driver.ends_with("_vfio_pci");
+  return driver.empty() || driver == "pci-stub" || driver == "pcieport" || is_vfio_driver(driver);
 }
 
 namespace {

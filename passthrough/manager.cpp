@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <vm_platform/passthrough.hpp>
 
 #include "passthrough/host_changes.hpp"
@@ -16,6 +17,14 @@ VmError in_use_error(const std::vector<DeviceUse>& uses) {
   return VmError(ErrorCode::Busy, "take", uses.front().device.to_string(), reasons)
       .with_detail(PassthroughError::InUse)
       .with_hint("end that use first, or override it with --force");
+}
+
+/// Where the time was up, what to do about it: what the journal has is all there, and still true.
+VmError stuck(const VmError& error) {
+  if (error.code() != ErrorCode::Timeout) return error;
+  return VmError(error)
+      .with_detail(PassthroughError::Stuck)
+      .with_hint("end what holds it, then put things right: vmp passthrough recover");
 }
 
 /// Puts every device of a set back; goes on after a failure and gives the first.
@@ -91,6 +100,8 @@ Result<void> PassthroughManager::take(const PassthroughPlan& plan, bool force) {
     if (options_.on_step) options_.on_step(step.text);
     auto done = host.run(step);
     if (done) continue;
+    // The kernel is in the middle of it: whatever touches the device now waits as well.
+    if (done.error().code() == ErrorCode::Timeout) return fail(stuck(done.error()));
     auto back = put_back(set, host, options_);
     if (!back) {
       return fail(VmError(done.error())
@@ -131,8 +142,7 @@ Result<TakenSet> PassthroughManager::release(PciAddress address, bool force) {
   }
   std::vector<std::string> nodes;
   for (const TakenDevice& device : set.devices)
-    if (const auto group = link_name(options_.sysfs / "bus/pci/devices" / device.address.to_string() / "iommu_group"))
-      nodes.push_back("/dev/vfio/" + *group);
+    std::ranges::move(vfio_nodes(device.address, options_.sysfs), std::back_inserter(nodes));
   const auto holders = find_holders(nodes, options_.root);
   if (!holders.empty() && !force) {
     return fail(VmError(ErrorCode::Busy, "give back", address.to_string(),
@@ -142,7 +152,7 @@ Result<TakenSet> PassthroughManager::release(PciAddress address, bool force) {
   }
   set.state = TakenSet::State::Releasing;
   if (const auto saved = journal->save(set, entry->file); !saved) return fail(saved.error());
-  if (auto back = put_back(set, host, options_); !back) return fail(back.error());
+  if (auto back = put_back(set, host, options_); !back) return fail(stuck(back.error()));
   if (options_.on_step) options_.on_step("forget them");
   if (auto removed = journal->remove(entry->file); !removed) return fail(removed.error());
   return set;
@@ -171,7 +181,7 @@ Result<std::vector<TakenSet>> PassthroughManager::recover() {
   for (const Journal::Entry& entry : *entries) {
     if (entry.set.state == TakenSet::State::Taken && !entry.set.stale) continue;
     if (!entry.set.stale) {
-      if (auto back = put_back(entry.set, host, options_); !back) return fail(back.error());
+      if (auto back = put_back(entry.set, host, options_); !back) return fail(stuck(back.error()));
     }
     if (auto removed = journal->remove(entry.file); !removed) return fail(removed.error());
     put_right.push_back(entry.set);

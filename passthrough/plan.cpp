@@ -17,8 +17,6 @@ namespace {
 
 constexpr const char* kDriver = "vfio-pci";
 
-bool is_vfio_driver(std::string_view driver) { return driver_is_harmless(driver) && driver.ends_with("vfio-pci"); }
-
 std::vector<PciAddress> gpu_companions(const PciDeviceInfo& device, const std::filesystem::path& sysfs) {
   std::vector<PciAddress> found;
   if (device.base_class() != 0x03) return found;

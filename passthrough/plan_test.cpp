@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <fstream>
 #include <vm_platform/passthrough.hpp>
@@ -77,6 +78,15 @@ TEST_F(Plan, RefusesWhatCannotBeDone) {
   EXPECT_EQ(manager.plan({&kNvme, 1}).error().detail(), PassthroughError::NoVfio);
 }
 
+TEST_F(Plan, VariantOfVfiosDriverStays) {
+  tree.device({.address = "0000:05:00.0", .ids = "15B3:101E", .driver = "mlx5_vfio_pci", .group = 5});
+  const PciAddress function{0, 5, 0, 0};
+  const auto plan = PassthroughManager(options).plan({&function, 1});
+  ASSERT_TRUE(plan) << plan.error().message();
+  EXPECT_EQ(plan->devices.size(), 1U);
+  EXPECT_TRUE(plan->steps.empty()) << "it is in VFIO's hands already";
+}
+
 TEST_F(Plan, NamesWhatUsesADisk) {
   const auto disk = nvme / "nvme/nvme0/nvme0n1";
   for (const auto& path : {disk, disk / "nvme0n1p1", disk / "nvme0n1p2"})
@@ -123,6 +133,88 @@ TEST_F(Plan, NamesWhatUsesANetworkInterfaceAndWhoHoldsANode) {
                                 Field(&DeviceUse::what, "eth0 is a port of bond0")));
   EXPECT_THAT(find_uses(*read_pci_device(kNvme, options.sysfs), options.sysfs, options.root),
               ElementsAre(Field(&DeviceUse::what, "/dev/nvme0 is held open by nvme-cli (pid 4711)")));
+}
+
+TEST_F(Plan, NamesMountsThatTheDevicesNumberDoesNotShow) {
+  const auto disk = nvme / "nvme/nvme0/nvme0n1";
+  for (const auto& path : {disk, disk / "nvme0n1p1", disk / "nvme0n1p2", disk / "nvme0n1p3"})
+    tree.link(path / "subsystem", "../../../class/block");
+  tree.file(disk / "dev", "259:0\n");
+  for (const std::string part : {"1", "2", "3"}) tree.file(disk / ("nvme0n1p" + part) / "dev", "259:" + part + "\n");
+  tree.link("proc/self/ns/mnt", "mnt:[1]");
+  tree.link("proc/1/ns/mnt", "mnt:[1]");
+  tree.link("proc/4711/ns/mnt", "mnt:[2]");
+  tree.file("proc/4711/comm", "postgres\n");
+  tree.file("proc/self/mountinfo",
+            "29 1 0:26 /@ / rw - btrfs /dev/nvme0n1p1 rw\n"
+            "30 29 0:27 / /tmp rw shared:2 - tmpfs tmpfs rw\n");
+  tree.file("proc/1/mountinfo", "29 1 259:3 / /not/looked/at/twice rw - ext4 /dev/nvme0n1p3 rw\n");
+  tree.file("proc/4711/mountinfo",
+            "40 1 0:26 /@ / rw - btrfs /dev/nvme0n1p1 rw\n"
+            "41 40 259:3 / /data rw - ext4 /dev/nvme0n1p3 rw\n");
+  tree.file("sys/fs/btrfs/1234-5678/devices/nvme0n1p1", "");
+  tree.file("sys/fs/btrfs/1234-5678/devices/nvme0n1p2", "");
+  std::vector<std::string> uses;
+  for (const DeviceUse& use : find_uses(*read_pci_device(kNvme, options.sysfs), options.sysfs, options.root))
+    uses.push_back(use.what);
+  EXPECT_THAT(uses, testing::UnorderedElementsAre(
+                        "nvme0n1p1 is mounted on /", "nvme0n1p1 is part of the mounted btrfs 1234-5678",
+                        "nvme0n1p2 is part of the mounted btrfs 1234-5678",
+                        "nvme0n1p3 is mounted on /data in the mount namespace of postgres (pid 4711)"));
+}
+
+TEST_F(Plan, NamesAnInterfaceOfAnotherNamespaceAndNvidiasNodes) {
+  const auto nic = tree.device({.address = "0000:04:00.0", .driver = "virtio-pci", .group = 4});
+  std::filesystem::create_directories(tree.root() / nic / "virtio2/net");
+  EXPECT_THAT(find_uses(*read_pci_device({0, 4, 0, 0}, options.sysfs), options.sysfs, options.root),
+              ElementsAre(Field(&DeviceUse::what, "its network interface is in another network namespace")));
+  tree.device({.address = "0000:05:00.0", .ids = "10DE:2204", .class_code = "30200", .driver = "nvidia", .group = 5});
+  tree.file("proc/driver/nvidia/gpus/0000:05:00.0/information", "Model: \t\t Some GPU\nDevice Minor: \t 3\n");
+  tree.file("proc/812/comm", "nvidia-persiste\n");
+  tree.link("proc/812/fd/5", "/dev/nvidia3");
+  EXPECT_THAT(find_uses(*read_pci_device({0, 5, 0, 0}, options.sysfs), options.sysfs, options.root),
+              ElementsAre(Field(&DeviceUse::what, "/dev/nvidia3 is held open by nvidia-persiste (pid 812)")));
+}
+
+TEST_F(Plan, WhoHasADeviceByItsOwnNodeKeepsIt) {
+  tree.file("state/lock", "");
+  const TakenSet set{TakenSet::State::Taken, false, {{kNvme, "nvme", "", "path", 0x144d, 0xa80a}}};
+  tree.file("state/0000:02:00.0.json", write_set(set, "boot-1"));
+  std::filesystem::create_directories(tree.root() / nvme / "vfio-dev/vfio3");
+  tree.file("proc/4711/comm", "guest\n");
+  tree.link("proc/4711/fd/9", "/dev/vfio/devices/vfio3");
+  const auto released = PassthroughManager(options).release(kNvme);
+  ASSERT_FALSE(released);
+  EXPECT_EQ(released.error().code(), ErrorCode::Busy);
+  EXPECT_THAT(released.error().message(), HasSubstr("guest (pid 4711) has /dev/vfio/devices/vfio3 open"));
+}
+
+TEST_F(Plan, DriverThatDoesNotLetGoLeavesTheRecordForRecover) {
+  // A pipe that nobody reads: opening it for writing does not come back.
+  const auto unbind = tree.root() / "sys/bus/pci/drivers/nvme/unbind";
+  ASSERT_EQ(::mkfifo(unbind.c_str(), 0600), 0);
+  options.unbind_timeout = std::chrono::milliseconds(200);
+  PassthroughManager manager(options);
+  const auto plan = manager.plan({&kNvme, 1});
+  ASSERT_TRUE(plan);
+  const auto taken = manager.take(*plan);
+  ASSERT_FALSE(taken);
+  EXPECT_EQ(taken.error().code(), ErrorCode::Timeout);
+  EXPECT_EQ(taken.error().detail(), PassthroughError::Stuck);
+  EXPECT_THAT(taken.error().message(), HasSubstr("nvme did not let go within 200 ms"));
+  EXPECT_EQ(read_pci_device(kNvme, options.sysfs)->driver_override, "vfio-pci") << "nothing more was touched";
+  ASSERT_EQ(manager.status()->size(), 1U);
+  EXPECT_EQ((*manager.status())[0].state, TakenSet::State::Taking);
+  {  // now it lets go: the writer that was left behind comes through, and ends
+    std::ifstream reader(unbind);
+    std::string written;
+    EXPECT_TRUE(reader >> written);
+    EXPECT_EQ(written, "0000:02:00.0");
+  }
+  const auto recovered = manager.recover();
+  ASSERT_TRUE(recovered) << recovered.error().message();
+  EXPECT_EQ(read_pci_device(kNvme, options.sysfs)->driver_override, "");
+  EXPECT_TRUE(manager.status()->empty());
 }
 
 TEST_F(Plan, KernelThatSaysYesAndDoesNothingIsNoticedAndRolledBack) {

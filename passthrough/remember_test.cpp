@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <thread>
 #include <vm_platform/passthrough.hpp>
 #include <vm_platform/sriov_boot.hpp>
 
@@ -162,6 +163,60 @@ TEST(SriovBoot, FileIsKeptWithWhatItsDevicesAre) {
   ASSERT_TRUE(forget_sriov(config));
   EXPECT_TRUE(stored_sriov({}, tree.sysfs(), config)->empty());
   EXPECT_EQ(store_sriov("physical_functions: 3", tree.sysfs(), config).error().code(), ErrorCode::InvalidArgument);
+}
+
+/// The kernel shows a card and its sriov_numvfs before a driver has it, and its network interface later still.
+class SriovBootEarly : public testing::Test {
+ protected:
+  SriovBootEarly() {
+    place = tree.device({.address = "0000:02:00.0", .parents = "pci0000:00/0000:00:1c.0"});
+    tree.file(place / "sriov_totalvfs", "8\n");
+    tree.file(place / "sriov_numvfs", "0\n");
+  }
+  void store(const char* rest) const {
+    const auto text = std::string("physical_functions:\n  - {device: 0000:02:00.0, ") + rest + "}\n";
+    ASSERT_TRUE(store_sriov(text, tree.sysfs(), tree.root() / "etc"));
+  }
+  [[nodiscard]] Result<std::vector<SriovDeclaration>> stored(std::chrono::milliseconds wait = {}) const {
+    return stored_sriov(wait, tree.sysfs(), tree.root() / "etc");
+  }
+  void bind() const {
+    std::filesystem::create_directories(tree.sysfs() / "bus/pci/drivers/ice");
+    tree.link(place / "driver", tree.sysfs() / "bus/pci/drivers/ice");
+  }
+  FakeTree tree;
+  std::filesystem::path place;
+};
+
+TEST_F(SriovBootEarly, TheDriverIsWaitedFor) {
+  store("count: 4");
+  ASSERT_FALSE(stored());
+  EXPECT_EQ(stored().error().code(), ErrorCode::NotFound);
+  EXPECT_THAT(stored().error().message(), HasSubstr("no driver is bound to it"));
+  const std::jthread later([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    bind();
+  });
+  const auto found = stored(std::chrono::seconds(30));
+  ASSERT_TRUE(found) << found.error().message();
+  EXPECT_TRUE(std::filesystem::exists(tree.root() / place / "driver"));
+  EXPECT_EQ((*found)[0].physical_function, "0000:02:00.0");
+}
+
+TEST_F(SriovBootEarly, TheInterfaceIsWaitedForWhereSettingsNeedIt) {
+  bind();
+  store("count: 4, vfs: [{index: 1}]");
+  EXPECT_TRUE(stored()) << "nothing to set";
+  store("count: 4, vfs: [{index: 1, trust: true}]");
+  ASSERT_FALSE(stored());
+  EXPECT_THAT(stored().error().message(), HasSubstr("no network interface yet"));
+  tree.file(place / "net/eth0/address", "");
+  EXPECT_TRUE(stored());
+}
+
+TEST_F(SriovBootEarly, NoDriverIsNeededForNoFunctions) {
+  store("count: 0");
+  EXPECT_TRUE(stored());
 }
 
 }  // namespace

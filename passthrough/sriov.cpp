@@ -32,9 +32,11 @@ std::string uplink_of(const std::filesystem::path& device) {
 
 }  // namespace
 
-Result<VfManager> VfManager::open(std::string_view name, const std::filesystem::path& sysfs) {
+Result<VfManager> VfManager::open(std::string_view name, const std::filesystem::path& sysfs,
+                                  const std::filesystem::path& root) {
   VfManager manager;
   manager.sysfs_ = sysfs;
+  manager.root_ = root;
   std::error_code error;
   if (const auto address = PciAddress::parse(name)) {
     manager.address_ = *address;
@@ -76,7 +78,20 @@ std::optional<PciDeviceInfo> VfManager::device() const {
 std::optional<std::uint32_t> VfManager::limit() const { return read_number(device_ / "sriov_totalvfs"); }
 std::uint32_t VfManager::count() const { return read_number(device_ / "sriov_numvfs").value_or(0); }
 
-Result<void> VfManager::resize(std::uint32_t wanted, std::optional<bool> autoprobe) {
+std::optional<bool> VfManager::autoprobe() const {
+  const auto value = read_number(device_ / "sriov_drivers_autoprobe");
+  return value ? std::optional(*value != 0) : std::nullopt;
+}
+
+Result<void> VfManager::set_autoprobe(bool on) {
+  const std::string operation = "set driver probing of the virtual functions of";
+  auto written = write_kernel_file(device_ / "sriov_drivers_autoprobe", on ? "1" : "0", operation + " " + name_);
+  if (!written) return written;
+  if (autoprobe() != on) return fail(ErrorCode::Io, operation, name_, "the kernel did not change it");
+  return {};
+}
+
+Result<void> VfManager::resize(std::uint32_t wanted, std::optional<bool> autoprobe, HostUse use) {
   const auto most = limit();
   const std::string subject = fmt::format("{} to {}", name_, wanted);
   if (most && wanted > *most) {
@@ -84,39 +99,29 @@ Result<void> VfManager::resize(std::uint32_t wanted, std::optional<bool> autopro
                         fmt::format("it can have {} at most", *most)));
   }
   const std::uint32_t before = count();
-  if (autoprobe && std::filesystem::exists(device_ / "sriov_drivers_autoprobe")) {
-    auto written = write_kernel_file(device_ / "sriov_drivers_autoprobe", *autoprobe ? "1" : "0",
-                                     "set driver probing of the virtual functions of " + name_);
-    if (!written) return written;
+  if (before != 0 && before != wanted) {
+    if (auto unused = check_unused(use); !unused) return unused;
+  }
+  const auto former_autoprobe = this->autoprobe();
+  const bool other_autoprobe = autoprobe && former_autoprobe && autoprobe != former_autoprobe;
+  if (other_autoprobe) {
+    if (auto set = set_autoprobe(*autoprobe); !set) return set;
   }
   if (before == wanted) return {};
-  // A guest that uses one would block the kernel, with this process in it, until it lets go.
-  if (before != 0) {
-    const auto functions = list();
-    for (const VfState& function : functions ? *functions : std::vector<VfState>{}) {
-      if (!function.driver.ends_with("vfio-pci")) continue;
-      return fail(VmError(ErrorCode::Busy, "set virtual functions of", subject,
-                          fmt::format("vf {} ({}) is taken for a guest", function.id.index,
-                                      function.address ? function.address->to_string() : "?"))
-                      .with_hint("give it back first: vmp passthrough release"));
-    }
-  }
   const auto write = [&](std::uint32_t number) {
     return write_kernel_file(device_ / "sriov_numvfs", std::to_string(number), "set virtual functions of " + name_);
   };
-  if (before != 0) {  // from one number to another only through 0: the kernel says EBUSY otherwise
-    if (auto cleared = write(0); !cleared) return cleared;
-  }
-  if (wanted != 0) {
-    if (auto made = write(wanted); !made) {
-      if (before != 0) (void)write(before);
-      auto failure = made.error();
-      if (failure.os_error() == ENOENT || failure.os_error() == EOPNOTSUPP) {
-        failure = VmError(ErrorCode::Unsupported, "set virtual functions of", subject,
-                          fmt::format("the driver {} cannot", driver_.empty() ? "(none)" : driver_));
-      }
-      return fail(std::move(failure));
+  Result<void> made;
+  if (before != 0) made = write(0);  // from one number to another only through 0: the kernel says EBUSY otherwise
+  if (made && wanted != 0) made = write(wanted);
+  if (!made) {
+    if (other_autoprobe) (void)set_autoprobe(*former_autoprobe);  // first, for the drivers of those made anew
+    if (count() != before) (void)write(before);
+    if (made.error().os_error() == ENOENT || made.error().os_error() == EOPNOTSUPP) {
+      return fail(ErrorCode::Unsupported, "set virtual functions of", subject,
+                  fmt::format("the driver {} cannot", driver_.empty() ? "(none)" : driver_));
     }
+    return made;
   }
   if (const std::uint32_t now = count(); now != wanted) {
     return fail(ErrorCode::Io, "set virtual functions of", subject, fmt::format("the kernel made {}", now));
@@ -124,18 +129,49 @@ Result<void> VfManager::resize(std::uint32_t wanted, std::optional<bool> autopro
   return {};
 }
 
-Result<std::vector<VfState>> VfManager::list() const {
-  std::vector<VfState> functions(count());
-  for (std::uint32_t i = 0; i < functions.size(); ++i) {
-    VfState& function = functions[i];
-    function.id = {name_, i};
-    const auto place = device_ / fmt::format("virtfn{}", i);
-    if (const auto name = link_name(place)) {
-      if (const auto address = PciAddress::parse(*name)) function.address = *address;
-      function.driver = link_name(place / "driver").value_or("");
-      if (const auto group = link_name(place / "iommu_group")) function.iommu_group = text::number<int>(*group);
+Result<void> VfManager::check_unused(HostUse use) const {
+  const std::uint32_t functions = count();
+  for (std::uint32_t i = 0; i < functions; ++i) {
+    const VfState function = locate(i);
+    if (!function.address) continue;  // on another bus, where no driver of the host binds to it
+    const auto busy = [&](const std::string& how, std::string hint) {
+      return fail(VmError(ErrorCode::Busy, "delete virtual functions of", name_,
+                          fmt::format("vf {} ({}) is {}", i, function.address->to_string(), how))
+                      .with_detail(PassthroughError::InUse)
+                      .with_hint(std::move(hint)));
+    };
+    // A guest that uses it would block the kernel, with this process in it, until it lets go.
+    if (is_vfio_driver(function.driver)) {
+      return busy(fmt::format("taken for a guest (its driver is {})", function.driver),
+                  "give it back first: vmp passthrough release " + function.address->to_string());
     }
+    if (use == HostUse::Ignore) continue;
+    const auto info = read_pci_device(*function.address, sysfs_);
+    if (!info && info.error().code() == ErrorCode::NotFound) continue;
+    if (!info) return fail(info.error());
+    std::string uses;
+    for (const DeviceUse& found : find_uses(*info, sysfs_, root_)) uses += (uses.empty() ? "" : "; ") + found.what;
+    if (!uses.empty()) return busy("in use: " + uses, "end that use first");
   }
+  return {};
+}
+
+VfState VfManager::locate(std::uint32_t index) const {
+  VfState function;
+  function.id = {name_, index};
+  const auto place = device_ / fmt::format("virtfn{}", index);
+  if (const auto name = link_name(place)) {
+    if (const auto address = PciAddress::parse(*name)) function.address = *address;
+    function.driver = link_name(place / "driver").value_or("");
+    if (const auto group = link_name(place / "iommu_group")) function.iommu_group = text::number<int>(*group);
+  }
+  return function;
+}
+
+Result<std::vector<VfState>> VfManager::list() const {
+  std::vector<VfState> functions;
+  const std::uint32_t number = count();
+  for (std::uint32_t i = 0; i < number; ++i) functions.push_back(locate(i));
   if (interface_.empty() || functions.empty()) return functions;
   const auto without = query_vfs(interface_, false);
   if (!without) return fail(without.error());

@@ -1,5 +1,4 @@
-#include <fmt/format.h>
-
+#include <algorithm>
 #include <vm_platform/sriov_boot.hpp>
 
 #include "passthrough/durable_file.hpp"
@@ -18,9 +17,28 @@ std::unexpected<VmError> damaged(const std::filesystem::path& file) {
                   .with_hint("remove it, and store the SR-IOV file again"));
 }
 
-/// What the device of a declaration is called now; an error until it can have virtual functions. What is not on PCI
+/// The kernel lists a device, and the file with its number of virtual functions, before a driver has it. Only the
+/// driver makes functions, and their settings go through its network interface, which comes later still.
+Result<void> check_ready(const VfManager& manager, const SriovDeclaration& declaration) {
+  const auto missing = [&](std::string reason, const char* hint) {
+    return fail(
+        VmError(ErrorCode::NotFound, "set up virtual functions of", manager.name(), std::move(reason)).with_hint(hint));
+  };
+  if (declaration.count != 0 && manager.driver().empty())
+    return missing("no driver is bound to it", "load its driver, or wait longer for it: --wait SECONDS");
+  const bool settings =
+      std::ranges::any_of(declaration.functions, [](const auto& entry) { return !entry.second.empty(); });
+  if (settings && manager.interface().empty()) {
+    return missing("it has no network interface yet, which the functions' settings need",
+                   "wait longer for its driver: --wait SECONDS");
+  }
+  return {};
+}
+
+/// What the device of a declaration is called now; an error until it can be set up as declared. What is not on PCI
 /// keeps its name.
-Result<std::string> name_now(const nlohmann::json& device, const std::filesystem::path& sysfs) {
+Result<std::string> name_now(const nlohmann::json& device, const SriovDeclaration& declaration,
+                             const std::filesystem::path& sysfs) {
   std::string name;
   if (const auto identity = read_identity(device)) {
     const auto functions = scan_pci(sysfs);
@@ -33,7 +51,9 @@ Result<std::string> name_now(const nlohmann::json& device, const std::filesystem
     if (!stored.is_string()) return fail(ErrorCode::Corrupt, "read what is set up at boot", {}, "a device has no name");
     name = stored.get<std::string>();
   }
-  if (auto manager = VfManager::open(name, sysfs); !manager) return fail(manager.error());
+  const auto manager = VfManager::open(name, sysfs);
+  if (!manager) return fail(manager.error());
+  if (auto ready = check_ready(*manager, declaration); !ready) return fail(ready.error());
   return name;
 }
 
@@ -68,7 +88,7 @@ Result<std::vector<SriovDeclaration>> stored_sriov(std::chrono::milliseconds wai
   if (declarations->size() != devices->size()) return damaged(file_of(config));
   const auto deadline = std::chrono::steady_clock::now() + wait;
   for (std::size_t i = 0; i < declarations->size(); ++i) {
-    auto name = retry_until(deadline, [&] { return name_now((*devices)[i], sysfs); });
+    auto name = retry_until(deadline, [&] { return name_now((*devices)[i], (*declarations)[i], sysfs); });
     if (!name) return fail(name.error());
     (*declarations)[i].physical_function = std::move(*name);
   }

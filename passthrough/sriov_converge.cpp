@@ -17,33 +17,38 @@ std::string rate_text(const QosConfig& rate) { return fmt::format("{} to {} Mbit
 struct Before {
   VfManager manager;
   std::uint32_t count = 0;
-  std::optional<bool> switchdev;
+  std::optional<bool> autoprobe, switchdev;
   std::vector<RateGroup> groups;
   std::vector<VfState> functions;
 };
 
-Result<Before> look(const std::string& name, const std::filesystem::path& sysfs) {
-  auto manager = VfManager::open(name, sysfs);
+Result<Before> look(const std::string& name, const std::filesystem::path& sysfs, const std::filesystem::path& root) {
+  auto manager = VfManager::open(name, sysfs, root);
   if (!manager) return fail(manager.error());
   const std::uint32_t count = manager->count();
-  const auto switchdev = manager->switchdev();
+  const auto autoprobe = manager->autoprobe(), switchdev = manager->switchdev();
   auto groups = manager->rate_groups();
   if (!groups) return fail(groups.error());
   auto functions = manager->list();
   if (!functions) return fail(functions.error());
-  return Before{std::move(*manager), count, switchdev, std::move(*groups), std::move(*functions)};
+  return Before{std::move(*manager), count, autoprobe, switchdev, std::move(*groups), std::move(*functions)};
+}
+
+const char* on_off(const std::optional<bool>& value) { return !value ? "unknown" : *value ? "on" : "off"; }
+
+bool changes_mode(const SriovDeclaration& wanted, const Before& before) {
+  return wanted.switchdev && wanted.switchdev != before.switchdev;
 }
 
 /// What `wanted` changes. New functions are compared with nothing: what drivers give them is not known before.
 void compare_one(const SriovDeclaration& wanted, const Before& before, std::vector<SriovChange>& changes) {
   const std::string& name = before.manager.name();
   const auto add = [&](std::string text) { changes.push_back({std::move(text)}); };
-  if (wanted.switchdev && wanted.switchdev != before.switchdev)
-    add(fmt::format("{}: switchdev mode {} -> {}", name,
-                    !before.switchdev   ? "unknown"
-                    : *before.switchdev ? "on"
-                                        : "off",
-                    *wanted.switchdev ? "on" : "off"));
+  if (changes_mode(wanted, before))
+    add(fmt::format("{}: switchdev mode {} -> {}", name, on_off(before.switchdev), on_off(wanted.switchdev)));
+  if (wanted.autoprobe && before.autoprobe && wanted.autoprobe != before.autoprobe)
+    add(fmt::format("{}: driver probing of new virtual functions {} -> {}", name, on_off(before.autoprobe),
+                    on_off(wanted.autoprobe)));
   if (before.count != wanted.count)
     add(fmt::format("{}: virtual functions {} -> {}", name, before.count, wanted.count));
   for (const RateGroup& group : wanted.rate_groups) {
@@ -65,7 +70,7 @@ void compare_one(const SriovDeclaration& wanted, const Before& before, std::vect
 Result<void> make_one(const SriovDeclaration& wanted, Before& before) {
   VfManager& manager = before.manager;
   // Drivers change mode most willingly while there are no functions; those that are there stay where they allow it.
-  if (wanted.switchdev && wanted.switchdev != before.switchdev) {
+  if (changes_mode(wanted, before)) {
     if (auto set = manager.set_switchdev(*wanted.switchdev); !set) return set;
   }
   if (auto resized = manager.resize(wanted.count, wanted.autoprobe); !resized) return resized;
@@ -90,39 +95,41 @@ VfConfig settable(VfConfig config) {
   return config;
 }
 
-/// True where all is as `before` says.
+/// True where all is as `before` says. First what the rest depends on: drivers change the mode only with the number of
+/// functions that they had then, and rates and groups are set in the mode that has them.
 bool put_back(const SriovDeclaration& wanted, Before& before) {
   bool good = true;
+  const auto note = [&](const Result<void>& result) { good = result.has_value() && good; };
   VfManager& manager = before.manager;
-  const bool resized = manager.count() != before.count || before.count != wanted.count;
-  if (manager.count() != before.count) good = manager.resize(before.count).has_value();
+  note(manager.resize(before.count, before.autoprobe, VfManager::HostUse::Ignore));
+  if (before.switchdev && manager.switchdev() != before.switchdev) note(manager.set_switchdev(*before.switchdev));
+  for (const RateGroup& group : before.groups) note(manager.set_rate_group(group));
+
+  // Functions made anew have lost every setting and those of another mode their rates, the others what was asked for.
+  const bool lost = before.count != wanted.count || changes_mode(wanted, before);
   const auto now = manager.list();
   for (const VfState& function : before.functions) {
     const std::uint32_t index = function.id.index;
     const auto asked = std::ranges::find(wanted.functions, index, [](const auto& entry) { return entry.first; });
-    // Functions made anew have lost every setting, the others only those asked for.
     VfConfig config = settable(function.config);
-    if (!resized) config = asked == wanted.functions.end() ? VfConfig{} : former(asked->second, config);
+    if (!lost) config = asked == wanted.functions.end() ? VfConfig{} : former(asked->second, config);
     if (now && index < now->size() && compare(config, (*now)[index].config).empty()) continue;
-    good = manager.apply(index, config).has_value() && good;
+    note(manager.apply(index, config));
   }
-  for (const RateGroup& group : wanted.rate_groups) {
-    const auto found = std::ranges::find(before.groups, group.name, &RateGroup::name);
-    if (found == before.groups.end())
-      (void)manager.delete_rate_group(group.name);  // it may never have been made
-    else
-      good = manager.set_rate_group(*found).has_value() && good;
+  const auto groups = manager.rate_groups();  // new ones have no members any more
+  for (const RateGroup& group : groups ? *groups : std::vector<RateGroup>{}) {
+    const auto is_it = [&](const RateGroup& other) { return other.name == group.name; };
+    if (std::ranges::any_of(wanted.rate_groups, is_it) && std::ranges::none_of(before.groups, is_it))
+      note(manager.delete_rate_group(group.name));
   }
-  if (before.switchdev && manager.switchdev() != before.switchdev)
-    good = manager.set_switchdev(*before.switchdev).has_value() && good;
   return good;
 }
 
-Result<std::vector<Before>> look_at_all(const std::vector<SriovDeclaration>& wanted,
-                                        const std::filesystem::path& sysfs) {
+Result<std::vector<Before>> look_at_all(const std::vector<SriovDeclaration>& wanted, const std::filesystem::path& sysfs,
+                                        const std::filesystem::path& root) {
   std::vector<Before> all;
   for (const SriovDeclaration& declaration : wanted) {
-    auto before = look(declaration.physical_function, sysfs);
+    auto before = look(declaration.physical_function, sysfs, root);
     if (!before) return fail(before.error());
     const auto most = before->manager.limit();
     if (most && declaration.count > *most) {
@@ -138,8 +145,8 @@ Result<std::vector<Before>> look_at_all(const std::vector<SriovDeclaration>& wan
 }  // namespace
 
 Result<std::vector<SriovChange>> diff_sriov(const std::vector<SriovDeclaration>& wanted,
-                                            const std::filesystem::path& sysfs) {
-  const auto all = look_at_all(wanted, sysfs);
+                                            const std::filesystem::path& sysfs, const std::filesystem::path& root) {
+  const auto all = look_at_all(wanted, sysfs, root);
   if (!all) return fail(all.error());
   std::vector<SriovChange> changes;
   for (std::size_t i = 0; i < wanted.size(); ++i) compare_one(wanted[i], (*all)[i], changes);
@@ -147,18 +154,18 @@ Result<std::vector<SriovChange>> diff_sriov(const std::vector<SriovDeclaration>&
 }
 
 Result<std::vector<SriovChange>> converge_sriov(const std::vector<SriovDeclaration>& wanted,
-                                                const std::filesystem::path& sysfs) {
-  auto all = look_at_all(wanted, sysfs);
+                                                const std::filesystem::path& sysfs, const std::filesystem::path& root) {
+  auto all = look_at_all(wanted, sysfs, root);
   if (!all) return fail(all.error());
   std::vector<SriovChange> changes;
   for (std::size_t i = 0; i < wanted.size(); ++i) compare_one(wanted[i], (*all)[i], changes);
+  for (std::size_t i = 0; i < wanted.size(); ++i) {  // what is in use is refused before anything is changed
+    if ((*all)[i].count == wanted[i].count) continue;
+    if (auto unused = (*all)[i].manager.check_unused(); !unused) return fail(unused.error());
+  }
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     auto made = make_one(wanted[i], (*all)[i]);
     if (made) continue;
-    // Refused before anything was changed: the first physical function, its number of functions not touched.
-    const bool refused =
-        i == 0 && made.error().code() == ErrorCode::Busy && (*all)[0].manager.count() == (*all)[0].count;
-    if (refused) return fail(made.error());
     bool good = true;
     for (std::size_t back = i + 1; back-- > 0;) good = put_back(wanted[back], (*all)[back]) && good;
     return fail(

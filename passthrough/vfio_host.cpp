@@ -117,7 +117,7 @@ class GroupVfioHost final : public VfioHost, public GroupOwner {
 
 Result<void> require_vfio_driver(const VfioOptions& options, const std::string& name) {
   const auto driver = link_name(options.sysfs / "bus/pci/devices" / name / "driver");
-  if (!driver || driver->ends_with("vfio-pci") || driver->ends_with("vfio_pci")) return {};
+  if (!driver || is_vfio_driver(*driver)) return {};
   return fail(VmError(ErrorCode::Busy, "open device", name, "it is driven by " + *driver)
                   .with_hint("take it first: vmp passthrough take " + name));
 }

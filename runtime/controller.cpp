@@ -69,7 +69,8 @@ void SimpleRuntimeController::Impl::body() {
   while (true) {
     const auto something = [this] { return quit || !queue.empty(); };
     if (last_words) {
-      if (!changed.wait_until(lock, last_words->second, something)) {
+      // Whatever still waits: a full queue must not buy a panicked guest more time.
+      if (!changed.wait_until(lock, last_words->second, something) || Clock::now() >= last_words->second) {
         lock.unlock();
         finish(std::exchange(last_words, std::nullopt)->first, RuntimeState::Stopped);
         lock.lock();

@@ -23,7 +23,12 @@ void block_program_signals() {
 CpuThreads::CpuThreads(std::vector<std::unique_ptr<Vcpu>> vcpus, ExitHandler on_exit) : on_exit_(std::move(on_exit)) {
   cpus_.reserve(vcpus.size());
   for (auto& vcpu : vcpus) cpus_.push_back({.vcpu = std::move(vcpu)});
-  for (unsigned i = 0; i < count(); ++i) cpus_[i].thread = std::thread([this, i] { body(i); });
+  try {
+    for (unsigned i = 0; i < count(); ++i) cpus_[i].thread = std::thread([this, i] { body(i); });
+  } catch (...) {  // the host has no thread left; those that run have to end before they are destroyed
+    end();
+    throw;
+  }
 }
 
 CpuThreads::~CpuThreads() { end(); }

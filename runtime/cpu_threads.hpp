@@ -20,6 +20,7 @@ class CpuThreads {
   /// Called on the vCPU's thread when `run` came back for another reason than a kick. All CPUs are held by then.
   using ExitHandler = std::function<void(unsigned cpu, const VcpuExit&, const CpuState&)>;
 
+  /// Throws `std::system_error` when the host has no thread for a CPU; none is left running then.
   CpuThreads(std::vector<std::unique_ptr<Vcpu>> vcpus, ExitHandler on_exit);
   ~CpuThreads();
 

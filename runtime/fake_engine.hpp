@@ -33,6 +33,7 @@ class FakeVcpu final : public Vcpu {
     kicked_ = true;
     changed_.notify_all();
   }
+  void forget_signals() noexcept override { nmis_ = 0; }
   CpuState state() const override { return state_; }
   Result<void> set_state(const CpuState& state) override {
     state_ = state;

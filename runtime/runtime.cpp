@@ -187,6 +187,8 @@ Result<void> Runtime::Impl::reset() {
   cpus_->park();
   flush_serial();
   pc_->reset();
+  for (unsigned i = 0; i < cpus_->count(); ++i) cpus_->vcpu(i).forget_signals();
+  panics_reported_ = 0;
   if (auto loaded = load(); !loaded) {
     cpus_->end();
     change_state(RuntimeState::Failed);
@@ -219,7 +221,11 @@ void Runtime::Impl::halt_and_report(RuntimeEvent::Kind kind, std::uint64_t value
 void Runtime::Impl::power_off() { halt_and_report(RuntimeEvent::Kind::PowerOff); }
 void Runtime::Impl::reset_requested() { halt_and_report(RuntimeEvent::Kind::ResetRequested); }
 void Runtime::Impl::debug_exit(std::uint8_t value) { halt_and_report(RuntimeEvent::Kind::DebugExit, value); }
-void Runtime::Impl::guest_panicked(std::uint8_t pvpanic_event) { report(RuntimeEvent::Kind::Panic, pvpanic_event); }
+void Runtime::Impl::guest_panicked(std::uint8_t pvpanic_event) {
+  // The write holds no CPU, so a guest could repeat it faster than anybody takes events.
+  const auto news = static_cast<std::uint8_t>(pvpanic_event & ~panics_reported_.fetch_or(pvpanic_event));
+  if (news != 0) report(RuntimeEvent::Kind::Panic, news);
+}
 
 void Runtime::Impl::cpu_exited(unsigned cpu, const VcpuExit& exit, const CpuState& state) {
   if (exit.kind == VcpuExit::Kind::TripleFault) {

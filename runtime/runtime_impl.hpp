@@ -65,6 +65,7 @@ struct Runtime::Impl final : PcEvents {
   std::uint64_t running_ns_ = 0;     // under state_mutex_
   Clock::time_point running_since_;  // under state_mutex_
   std::atomic<std::uint64_t> resets_ = 0;
+  std::atomic<std::uint8_t> panics_reported_ = 0;  // bits of pvpanic events, since the machine was reset
   const Clock::time_point created_ = Clock::now();
 };
 

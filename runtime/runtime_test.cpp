@@ -1,6 +1,9 @@
 // Runtime, SimpleRuntimeController and RuntimeService around a guest that is a C++ function.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <filesystem>
@@ -198,6 +201,53 @@ TEST_F(Runtimes, APanickedGuestMaySpeakForAMoment) {
   EXPECT_GT(after, 1);
 }
 
+TEST_F(Runtimes, APanicIsReportedOnceABoot) {
+  std::atomic<int> steps = 0;
+  const auto guest = make([&](unsigned, PortBus& ports) {
+    for (int i = 0; i < 1000; ++i) ports.write(0x505, 1, 2 | (i & 1));
+    ++steps;
+    return std::nullopt;
+  });
+  std::vector<std::uint64_t> panics;  // its handler is called under a lock
+  guest->set_event_handler([&](const RuntimeEvent& event) {
+    if (event.kind == Kind::Panic) panics.push_back(event.value);
+  });
+  ASSERT_TRUE(guest->start());
+  while (steps < 2) std::this_thread::yield();
+  ASSERT_TRUE(guest->pause());
+  EXPECT_THAT(panics, ::testing::ElementsAre(2, 1));
+  ASSERT_TRUE(guest->reset());
+  ASSERT_TRUE(guest->resume());
+  for (const int before = steps; steps < before + 2;) std::this_thread::yield();
+  ASSERT_TRUE(guest->stop());
+  EXPECT_THAT(panics, ::testing::ElementsAre(2, 1, 2, 1)) << "a new boot may panic again";
+}
+
+TEST_F(Runtimes, APanickedGuestEndsInTimeWhateverElseHappens) {
+  constexpr int kEvents = 200;
+  std::atomic<bool> panicked = false, ended = false;
+  std::atomic<int> told = 0;
+  const auto guest = make([&](unsigned, PortBus& ports) {
+    if (!panicked.exchange(true)) ports.write(0x505, 1, 1);
+    return std::nullopt;
+  });
+  SimpleRuntimeController controller(guest);
+  controller.subscribe([&](const RuntimeEvent&) {
+    for (int i = 0; i < 50 && !ended; ++i) std::this_thread::sleep_for(1ms);
+    ++told;
+  });
+  ASSERT_TRUE(controller.execute(RuntimeCommand::Start));
+  while (!panicked) std::this_thread::yield();
+  for (int i = 0; i < kEvents / 2; ++i) {  // ten seconds of news for the listener
+    if (!guest->pause() || !guest->resume()) break;
+  }
+  const auto end = controller.wait(60s);
+  EXPECT_LT(told, kEvents / 2) << "the limit counts, not the end of the queue";
+  ended = true;
+  ASSERT_TRUE(end);
+  EXPECT_EQ(end->cause, Kind::Panic);
+}
+
 TEST_F(Runtimes, ACrashKernelIsLeftAlone) {
   std::atomic<int> step = 0;
   std::atomic<Runtime*> self = nullptr;
@@ -269,6 +319,27 @@ TEST_F(Runtimes, WhatCannotBeIsRefusedBeforeAnythingRuns) {
   bad = config();
   bad.boot.kernel = "/no/such/file";
   EXPECT_THAT(error(bad), HasSubstr("/no/such/file"));
+}
+
+TEST_F(Runtimes, NoThreadForACpuIsAnError) {
+  if (::getuid() != 0) GTEST_SKIP() << "limits the threads of a user who has none";
+  using std::filesystem::perms;
+  std::filesystem::permissions(directory_, perms{0755});
+  std::filesystem::permissions(directory_ / "vmlinuz", perms{0644});
+  const pid_t child = ::fork();
+  if (child == 0) {
+    constexpr uid_t kUser = 54321;
+    const rlimit threads{5, 5};
+    if (::setrlimit(RLIMIT_NPROC, &threads) != 0 || ::setuid(kUser) != 0) ::_exit(2);
+    const auto made = Runtime::create(config(64));
+    if (!made && made.error().code() == ErrorCode::OutOfMemory) ::_exit(0);
+    std::fputs((made ? "no error\n" : made.error().message() + "\n").c_str(), stderr);
+    ::_exit(1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 TEST_F(Runtimes, TheServiceKeepsThemByName) {

@@ -13,11 +13,14 @@ class SerialLink final : public RuntimeSerial {
  public:
   explicit SerialLink(SerialPort& port) : port_(port) {}
 
-  void set_output(std::function<void(std::span<const std::byte>)> output) override {
-    port_.set_output([this, output = std::move(output)](std::span<const std::byte> bytes) {
-      out_ += bytes.size();
-      if (output) output(bytes);
-    });
+  using RuntimeSerial::set_output;
+  void set_output(std::function<void(std::span<const std::byte>)> output, std::function<bool()> has_room) override {
+    port_.set_output(
+        [this, output = std::move(output)](std::span<const std::byte> bytes) {
+          out_ += bytes.size();
+          if (output) output(bytes);
+        },
+        std::move(has_room));
   }
   std::size_t send(std::span<const std::byte> bytes) override {
     const std::size_t taken = port_.receive(bytes);

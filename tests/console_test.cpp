@@ -83,6 +83,19 @@ TEST_F(Terminal, IsRestoredAfterACrash) {
   }
 }
 
+TEST_F(Terminal, LeavesAGuestThatTakesNoInput) {
+  start();
+  vmp_->type("H");
+  ASSERT_TRUE(vmp_->expect("H"));
+  for (const char* key : {"a", "b", "c"}) {  // one stays in the port, the others wait outside
+    vmp_->type(key);
+    std::this_thread::sleep_for(100ms);
+  }
+  vmp_->type("\x1d");
+  EXPECT_EQ(vmp_->wait(), 0);
+  expect_restored();
+}
+
 TEST_F(Terminal, StopAndContinue) {
   start();
   vmp_->send_signal(SIGTSTP);
@@ -98,6 +111,42 @@ TEST_F(Terminal, StopAndContinue) {
   vmp_->type("\x1d");
   EXPECT_EQ(vmp_->wait(), 0);
   expect_restored();
+}
+
+TEST_F(Terminal, AGuestThatAsksForTheWindowSizeWithoutReadingGetsItOnce) {
+  start({"--serial2", "winsize"});
+  vmp_->type("W");
+  ASSERT_TRUE(vmp_->expect("W40 100\n")) << vmp_->seen();
+  vmp_->type("!");
+  ASSERT_TRUE(vmp_->expect("!"));
+  std::this_thread::sleep_for(300ms);
+  vmp_->type("Q");
+  EXPECT_EQ(vmp_->wait(), 43);
+  std::size_t answers = 0;
+  for (std::size_t at = 0; (at = vmp_->seen().find("40 100", at)) != std::string::npos; ++at) ++answers;
+  EXPECT_LE(answers, 3U) << "the one under way, one that was due, one asked for at the end";
+  expect_restored();
+}
+
+TEST_F(Terminal, ATerminalThatTakesNothingMoreCanBeLeft) {
+  for (const bool key : {false, true}) {
+    start();
+    vmp_->type("BBBB");  // a mebibyte that nobody reads
+    std::this_thread::sleep_for(500ms);
+    if (key) {
+      vmp_->type("\x1d");
+      std::this_thread::sleep_for(1500ms);  // the guest's last output has its second; then vmp says that it left
+    }
+    vmp_->send_signal(SIGTERM);
+    siginfo_t end{};
+    for (int i = 0; i < 1000 && end.si_pid == 0; ++i) {
+      ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(vmp_->pid()), &end, WEXITED | WNOHANG | WNOWAIT), 0);
+      std::this_thread::sleep_for(10ms);
+    }
+    ASSERT_EQ(end.si_pid, vmp_->pid()) << "still running after 10 s";
+    EXPECT_EQ(vmp_->wait(), 128 + SIGTERM);
+    expect_restored();
+  }
 }
 
 TEST_F(Terminal, EndsByTheGuest) {
@@ -161,6 +210,11 @@ TEST(Console, ThreeResetsAreALoop) {
   const Finished loop = run_vmp(run_with({}), {.input = std::string(8, 'R')});
   EXPECT_EQ(loop.status, 124) << loop.err;
   EXPECT_THAT(loop.err, HasSubstr("reset itself 3 times"));
+}
+
+TEST(Console, APanicThatGoesOnAndOnEndsTheGuest) {
+  const Finished panicked = run_vmp(run_with({}), {.input = "P"}, 20s);
+  EXPECT_EQ(panicked.status, 120) << panicked.err;
 }
 
 TEST(Console, Statistics) {

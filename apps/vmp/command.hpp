@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <string_view>
 #include <vm_platform/core.hpp>
 
 namespace vm_platform::vmp {
@@ -12,7 +13,9 @@ enum ExitStatus : int { kDone = 0, kFailed = 1, kUsage = 2, kRefused = 3, kRolle
 
 /// The exit status that tells a script what kind of error this was.
 int exit_status(const VmError& error);
-/// Prints `vmp: message` on stderr and returns the exit status that fits.
+/// Prints `vmp: text` on stderr; control characters in it, newlines too, are escaped.
+void complain(std::string_view text);
+/// Complains of the error and returns the exit status that fits.
 int report(const VmError& error);
 
 /// A command's body, run after the whole command line has been read; returns the exit status.

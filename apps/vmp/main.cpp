@@ -1,17 +1,21 @@
 // vmp: the command-line tool. Each subcommand is a file in commands/.
 #include <algorithm>
 #include <cstdio>
+#include <sstream>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vm_platform/passthrough.hpp>
 
 #include "apps/vmp/command.hpp"
+#include "apps/vmp/standard_output.hpp"
+#include "apps/vmp/text.hpp"
 
 namespace vm_platform::vmp {
 
 int exit_status(const VmError& error) {
   if (error.detail() == PassthroughError::RolledBack) return kRolledBack;
-  if (error.detail() == PassthroughError::RollbackFailed) return kFailed;
+  if (error.detail() == PassthroughError::RollbackFailed || error.detail() == PassthroughError::Stuck) return kFailed;
   if (error.detail() == PassthroughError::NoIommu || error.detail() == PassthroughError::NoVfio) return kRefused;
   switch (error.code()) {
     case ErrorCode::InvalidArgument:
@@ -25,8 +29,12 @@ int exit_status(const VmError& error) {
   }
 }
 
+void complain(std::string_view text) {
+  std::fputs(("vmp: " + printable(text) + "\n").c_str(), stderr);  // never throws, also on a closed pipe
+}
+
 int report(const VmError& error) {
-  std::fputs(("vmp: " + error.message() + "\n").c_str(), stderr);  // never throws, also on a closed pipe
+  complain(error.message());
   return exit_status(error);
 }
 
@@ -55,6 +63,15 @@ std::string unknown_command(const CLI::App& app) {
   return left.front() + " is no command of " + path + "; `" + path + " --help` lists them";
 }
 
+/// Prints help, or what is wrong with the command line.
+int parse_failed(const CLI::App& app, const CLI::ParseError& error) {
+  std::ostringstream help, complaint;
+  const int status = app.exit(error, help, complaint);
+  std::fputs(help.str().c_str(), stdout);
+  std::fputs(printable_lines(complaint.str()).c_str(), stderr);
+  return status == 0 ? kDone : kUsage;
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Make, run and inspect virtual machines, and hand real devices to them.", "vmp");
   app.require_subcommand(1);
@@ -71,13 +88,12 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::RequiredError& error) {
     if (const std::string text = unknown_command(app); !text.empty()) {
-      std::fputs(("vmp: " + text + "\n").c_str(), stderr);
+      complain(text);
       return kUsage;
     }
-    app.exit(error);
-    return kUsage;
+    return parse_failed(app, error);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kDone : kUsage;
+    return parse_failed(app, error);
   }
   return action();
 }
@@ -86,10 +102,17 @@ int run(int argc, char** argv) {
 }  // namespace vm_platform::vmp
 
 int main(int argc, char** argv) {
+  using namespace vm_platform::vmp;
+  // To a guest's console a closed output is one that nobody reads.
+  if (argc < 2 || std::string_view(argv[1]) != "run") hold_closed_descriptors();
+  int status = kFailed;
   try {
-    return vm_platform::vmp::run(argc, argv);
+    status = run(argc, argv);
+  } catch (const std::system_error& error) {
+    if (std::ferror(stdout) != 0) return lost_output(error.code().value());  // of fmt::print
+    complain(error.what());
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "vmp: %s\n", error.what());
-    return vm_platform::vmp::kFailed;
+    complain(error.what());
   }
+  return finish_output(status);
 }

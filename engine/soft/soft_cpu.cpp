@@ -110,19 +110,20 @@ SoftCpu::Next SoftCpu::handle_events(VcpuExit& exit) {
     exit = {VcpuExit::Kind::Kicked, {}};
     return Next::Return;
   }
-  if (init.exchange(false)) {
+  const unsigned signals = start_signals.exchange(0);
+  if ((signals & kInit) != 0) {
     init_reset();
     run_state = RunState::WaitForStartup;
     halted = false;
   }
-  if (run_state == RunState::WaitForStartup) {
-    const int vector = startup_vector.exchange(-1);
-    if (vector >= 0) {
-      segments[kCs].selector = static_cast<std::uint16_t>(vector << 8);
-      segments[kCs].base = static_cast<std::uint64_t>(vector) << 12;
-      rip = 0;
-      run_state = RunState::Running;
-    }
+  // Only a CPU that waits takes one (Intel SDM 3, 9.4). The second of the two that systems send must not be kept: it
+  // would start the CPU after the machine's next reset.
+  if ((signals & kStartup) != 0 && run_state == RunState::WaitForStartup) {
+    const unsigned vector = signals & 0xff;
+    segments[kCs].selector = static_cast<std::uint16_t>(vector << 8);
+    segments[kCs].base = std::uint64_t{vector} << 12;
+    rip = 0;
+    run_state = RunState::Running;
   }
   return Next::Go;
 }

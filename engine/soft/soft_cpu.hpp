@@ -44,8 +44,10 @@ class SoftCpu final : public Cpu {
   // Thread-safe.
   void request_poll() noexcept;
   void wake() noexcept;
-  std::atomic<bool> kicked = false, nmi = false, init = false;
-  std::atomic<int> startup_vector = -1;
+  std::atomic<bool> kicked = false, nmi = false;
+  /// INIT, and the start-up IPI that came after it or, without one, last: its vector in the low byte.
+  std::atomic<unsigned> start_signals = 0;
+  static constexpr unsigned kInit = 0x200, kStartup = 0x100;
   std::atomic<RunState> run_state = RunState::Running;
 
   Links links;

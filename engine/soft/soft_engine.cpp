@@ -57,13 +57,18 @@ class SoftVcpu final : public Vcpu {
     cpu_.wake();
   }
   void raise_init() noexcept override {
-    cpu_.startup_vector = -1;  // here, not when INIT is acted on: the start-up IPI may follow before that
-    cpu_.init = true;
+    cpu_.start_signals = SoftCpu::kInit;
     cpu_.wake();
   }
   void raise_startup(std::uint8_t vector) noexcept override {
-    cpu_.startup_vector = vector;
+    unsigned before = cpu_.start_signals;
+    while (!cpu_.start_signals.compare_exchange_weak(before, (before & SoftCpu::kInit) | SoftCpu::kStartup | vector)) {
+    }
     cpu_.wake();
+  }
+  void forget_signals() noexcept override {
+    cpu_.start_signals = 0;
+    cpu_.nmi = false;
   }
 
   CpuState state() const override;

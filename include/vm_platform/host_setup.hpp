@@ -36,7 +36,8 @@ struct HostSetupOptions {
   bool unsafe_interrupts = false;
   /// Lets a physical function be taken and its virtual functions be made while it is (vfio-pci's enable_sriov).
   bool sriov_of_taken = false;
-  /// Runs one command; null: as a program of this host, refused where `root` is not "/".
+  /// Runs one command; null: as a program of this host. Where it is null and `root` is not "/" no command is run: the
+  /// journal keeps that they are to come, and whoever enters the root makes or takes back once more.
   std::function<Result<void>(const std::vector<std::string>& command)> run;
   /// Called before each step, with a line for people; for progress.
   std::function<void(std::string_view)> on_step;
@@ -53,28 +54,30 @@ struct HostSetupPlan {
   BootLoader boot_loader = BootLoader::None;
   std::vector<std::string> parameters;             ///< Kernel parameters that the boot is to have.
   std::vector<FileChange> files;                   ///< Only those that change.
-  std::vector<std::vector<std::string>> commands;  ///< To run afterwards, in order.
+  std::vector<std::vector<std::string>> commands;  ///< To run afterwards, in order; those that an earlier run owes too.
   std::vector<std::string> notes;                  ///< What is left to do by hand, and what was found.
 };
 
-/// Plans, makes and takes back. Before the first file is changed all that is needed to take it back is on disk. A file
-/// that somebody edited since is left alone and named: `Status`.
+/// Plans, makes and takes back. Before the first file is changed all that is needed to take it back is on disk, and
+/// that commands have to follow; until they all have run, each plan has them. A file that somebody edited since is left
+/// alone and named: `Status`.
 class HostSetup {
  public:
   explicit HostSetup(HostSetupOptions options = {});
 
-  /// What is missing; no files where all is in place.
+  /// What is missing; no files and no commands where all is in place.
   [[nodiscard]] Result<HostSetupPlan> plan() const;
   /// Makes it so. Where a file cannot be written, those before it are put back; where a command fails the files stay
-  /// and the error says so, because the command can be run again.
+  /// and the error says so, because the next plan has the command again.
   Result<void> apply(const HostSetupPlan& plan);
 
-  /// What taking back would change; no files where nothing was set up.
+  /// What taking back would change; no files and no commands where nothing was set up.
   [[nodiscard]] Result<HostSetupPlan> undo_plan() const;
   /// Takes back what `apply` made.
   Result<void> undo();
 
  private:
+  [[nodiscard]] bool commands_run_here() const;
   Result<void> run_all(const std::vector<std::vector<std::string>>& commands) const;
   void step(const std::string& line) const;
   HostSetupOptions options_;

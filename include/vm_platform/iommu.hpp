@@ -61,6 +61,8 @@ class IommuManager {
   std::filesystem::path sysfs_, root_;
 };
 
+/// VFIO's own driver of PCI functions, in both spellings, and the variants of vendors ("mlx5_vfio_pci").
+[[nodiscard]] bool is_vfio_driver(std::string_view driver);
 /// Drivers that VFIO accepts on a member of a group in use: VFIO's own and those known not to do DMA.
 [[nodiscard]] bool driver_is_harmless(std::string_view driver);
 

@@ -25,8 +25,9 @@ struct IsoExtractProgress {
 
 struct IsoExtractOptions {
   std::string from = "/";  ///< Directory (or file) of the image whose content is extracted.
-  std::vector<std::string>
-      patterns;          ///< As `iso_glob_match`; a directory that matches is taken whole. None: everything.
+  /// As `iso_glob_match`; `/` or `./` before and `/` after them are left out. A directory that matches is taken whole.
+  /// None: everything.
+  std::vector<std::string> patterns;
   unsigned threads = 0;  ///< 0: one for each CPU, at most 8. Never more than 64.
   IsoExisting existing = IsoExisting::Refuse;
   bool owners = false;         ///< Also owner, group and set-id bits; needs privileges. Not on Windows.
@@ -43,7 +44,8 @@ struct IsoExtractReport {
   std::uint64_t without_owner = 0;
   bool stopped = false;  ///< By `IsoExtractProgress::stop`.
   std::uint64_t failures = 0;
-  std::vector<VmError> errors;  ///< The first hundred failures.
+  std::vector<VmError> errors;         ///< The first hundred failures.
+  std::vector<std::string> unmatched;  ///< Patterns, as given, that nothing in the image matches; none where `stopped`.
 };
 
 /// Writes what `options` choose below `target`, which is made if it is not there. Each path is opened one component at

@@ -26,6 +26,7 @@ enum class PassthroughError : int {
   KernelIgnored,   ///< The kernel accepted a change and did not make it.
   RolledBack,      ///< A step failed, and everything was put back as it was.
   RollbackFailed,  ///< A step failed, and so did putting something back; the error names what.
+  Stuck,           ///< The kernel has not finished a change in time and still may; `recover` puts things right then.
 };
 [[nodiscard]] std::error_code make_error_code(PassthroughError error) noexcept;
 
@@ -146,7 +147,7 @@ struct PassthroughOptions {
   std::filesystem::path root = "/";  ///< Where /proc and /dev are looked up.
   std::filesystem::path state = "/var/lib/vm-platform/passthrough";
   std::filesystem::path config = "/etc/vm-platform";  ///< What is to be taken at every boot.
-  /// How long one driver may take to let go of its device.
+  /// How long the kernel may take for one change of a device's binding, such as a driver for letting go of it.
   std::chrono::milliseconds unbind_timeout{10000};
   /// Called before each step, with a line for people; for progress.
   std::function<void(std::string_view)> on_step;
@@ -164,7 +165,8 @@ class PassthroughManager {
                                              const TakeOptions& options = {}) const;
 
   /// Carries the plan out. With something in use it fails with `Busy` and changes nothing, unless `force`. Where a step
-  /// fails, all is put back and the error's detail is `RolledBack`.
+  /// fails, all is put back and the error's detail is `RolledBack`; where a driver does not let go in time (`Stuck`),
+  /// nothing more is touched, and the journal keeps what `recover` needs.
   Result<void> take(const PassthroughPlan& plan, bool force = false);
 
   /// Gives a device, and those taken with it, back to their former drivers. Fails with `Busy` while a process has it
@@ -198,7 +200,8 @@ class PassthroughManager {
   PassthroughOptions options_;
 };
 
-/// What the host uses a device for: file systems, swap, volumes, network, console, open device nodes.
+/// What the host uses a device for: file systems, swap, volumes, network, console, open device nodes. Other namespaces
+/// are seen by root only.
 [[nodiscard]] std::vector<DeviceUse> find_uses(const PciDeviceInfo& device, const std::filesystem::path& sysfs = "/sys",
                                                const std::filesystem::path& root = "/");
 
@@ -208,6 +211,9 @@ struct NodeHolder {
   std::string command;
   std::string node;
 };
+/// The nodes by which a process can have a device that VFIO has: that of its group, and its own
+/// ("/dev/vfio/devices/vfio3").
+[[nodiscard]] std::vector<std::string> vfio_nodes(PciAddress device, const std::filesystem::path& sysfs = "/sys");
 /// Processes that have one of the nodes (such as "/dev/vfio/12") open. Those of other users are seen by root only.
 [[nodiscard]] std::vector<NodeHolder> find_holders(std::span<const std::string> nodes,
                                                    const std::filesystem::path& root = "/");

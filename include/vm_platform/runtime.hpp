@@ -13,6 +13,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 #include <vm_platform/boot.hpp>
 #include <vm_platform/core.hpp>
@@ -54,7 +55,8 @@ struct RuntimeEvent {
     ResetRequested,  ///< The guest asked for a reset.
     Reset,           ///< The machine was reset, by the guest or by command.
     ResetLoop,       ///< The guest asked for `value` resets within 10 s; it was stopped.
-    Panic,           ///< pvpanic; `value` is its event byte (bit 0: panicked, bit 1: a crash kernel takes over).
+    Panic,           ///< pvpanic; `value` is its event byte (bit 0: panicked, bit 1: a crash kernel takes over). Each
+                     ///< bit is reported once between two resets.
     DebugExit,       ///< A write of `value` to port F4h.
     TripleFault,     ///< On CPU `cpu`; `text` holds its state for `--debug-dump`.
     EngineFailed,    ///< On CPU `cpu`; `text` says why.
@@ -90,9 +92,12 @@ struct RuntimeStats {
 class RuntimeSerial {
  public:
   virtual ~RuntimeSerial() = default;
-  /// What the guest sends. Called on the guest's threads, one call at a time; while it does not return, the guest that
-  /// waits for the port waits too. Null drops the output.
-  virtual void set_output(std::function<void(std::span<const std::byte>)> output) = 0;
+  /// What the guest sends. Called on the guest's threads, one call at a time; while it does not return, the CPU that
+  /// waits for the port waits too. Null drops the output. `has_room` says, without blocking, whether `output` would
+  /// take 256 bytes without blocking: while it does not, the guest's timers go on without it. An output that never
+  /// blocks for long needs none.
+  virtual void set_output(std::function<void(std::span<const std::byte>)> output, std::function<bool()> has_room) = 0;
+  void set_output(std::function<void(std::span<const std::byte>)> output) { set_output(std::move(output), {}); }
   /// Sends to the guest; returns how many bytes it took. When fewer than given, `set_input_ready`'s function is called
   /// once there is room again.
   virtual std::size_t send(std::span<const std::byte> bytes) = 0;

@@ -108,8 +108,9 @@ struct VfState {
 class VfManager {
  public:
   /// `name` is a PCI address or a network interface. `NotFound` where there is none, `Unsupported` where it has no
-  /// virtual functions to give.
-  static Result<VfManager> open(std::string_view name, const std::filesystem::path& sysfs = "/sys");
+  /// virtual functions to give. What the host uses them for is read from `root`/proc.
+  static Result<VfManager> open(std::string_view name, const std::filesystem::path& sysfs = "/sys",
+                                const std::filesystem::path& root = "/");
 
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] const std::string& interface() const { return interface_; }  ///< Empty where there is none.
@@ -119,9 +120,21 @@ class VfManager {
   [[nodiscard]] std::optional<std::uint32_t> limit() const;
   [[nodiscard]] std::uint32_t count() const;
 
-  /// Makes the number of virtual functions `count`, going through 0 as the kernel demands, and checks what became of
-  /// it. With `autoprobe` false no driver of the host binds to them. Fails with `Busy` where existing ones are in use.
-  Result<void> resize(std::uint32_t count, std::optional<bool> autoprobe = std::nullopt);
+  /// Whether drivers of the host bind to functions made from now on; nothing where the bus has no such switch.
+  [[nodiscard]] std::optional<bool> autoprobe() const;
+
+  /// Whether functions that the host uses may be deleted.
+  enum class HostUse : std::uint8_t {
+    Refuse,
+    Ignore,  ///< For those that the caller has only just made: udev or DHCP may have found them by now.
+  };
+  /// Makes the number of virtual functions `count`, going through 0 as the kernel demands, and reads back what became
+  /// of it. With `autoprobe` false no driver of the host binds to new ones (on a bus without that switch none does
+  /// anyway). Fails as `check_unused` where existing ones would be deleted, with nothing changed.
+  Result<void> resize(std::uint32_t count, std::optional<bool> autoprobe = std::nullopt, HostUse use = HostUse::Refuse);
+
+  /// `Busy` where one is taken for a guest or used by the host: names it, the uses, and what to do.
+  [[nodiscard]] Result<void> check_unused(HostUse use = HostUse::Refuse) const;
 
   /// All virtual functions, by number.
   [[nodiscard]] Result<std::vector<VfState>> list() const;
@@ -143,12 +156,14 @@ class VfManager {
 
  private:
   VfManager() = default;
+  [[nodiscard]] VfState locate(std::uint32_t index) const;  // without its settings
+  Result<void> set_autoprobe(bool on);
   Result<void> set(std::uint32_t index, const VfConfig& config);
   Result<void> set_and_compare(std::uint32_t index, const VfConfig& config);
   [[nodiscard]] std::map<std::uint32_t, DevlinkRate> devlink_leaves() const;  // by virtual function
 
   std::string name_, interface_, driver_;
-  std::filesystem::path sysfs_, device_;
+  std::filesystem::path sysfs_, root_, device_;
   std::optional<PciAddress> address_;
   std::shared_ptr<const DevlinkHandle> devlink_;
 };
@@ -180,13 +195,15 @@ struct SriovDeclaration {
 struct SriovChange {
   std::string what;  ///< "0000:3b:00.0: virtual functions 0 -> 4", "0000:3b:00.0 vf 2: MAC … -> …".
 };
-/// What `converge_sriov` would change.
+/// What `converge_sriov` would change. `sysfs` and `root` as for `VfManager::open`.
 [[nodiscard]] Result<std::vector<SriovChange>> diff_sriov(const std::vector<SriovDeclaration>& wanted,
-                                                          const std::filesystem::path& sysfs = "/sys");
-/// Makes it so; gives what was changed. Where something fails, the number of functions and all their settings are put
-/// back as they were: the error's detail is `RolledBack`, or `RollbackFailed` where that failed too. What fails before
-/// the first change (an unknown device, too many functions, one in use) has neither.
+                                                          const std::filesystem::path& sysfs = "/sys",
+                                                          const std::filesystem::path& root = "/");
+/// Makes it so; gives what was changed. Where something fails, mode, driver probing, the number of functions, rate
+/// groups and all settings are put back as they were: the error's detail is `RolledBack`, or `RollbackFailed` where
+/// that failed too. What fails before the first change (an unknown device, too many functions, one in use) has neither.
 Result<std::vector<SriovChange>> converge_sriov(const std::vector<SriovDeclaration>& wanted,
-                                                const std::filesystem::path& sysfs = "/sys");
+                                                const std::filesystem::path& sysfs = "/sys",
+                                                const std::filesystem::path& root = "/");
 
 }  // namespace vm_platform

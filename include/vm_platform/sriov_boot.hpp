@@ -13,8 +13,9 @@ namespace vm_platform {
 /// stored before is replaced. Every device has to be there now.
 Result<void> store_sriov(std::string_view text, const std::filesystem::path& sysfs = "/sys",
                          const std::filesystem::path& config = "/etc/vm-platform");
-/// The declarations that are stored, with each device named as it is named now; empty where nothing is stored. Devices
-/// that are not there yet are waited for up to `wait`.
+/// The declarations that are stored, with each device named as it is named now; empty where nothing is stored. Waits
+/// for up to `wait` until all devices are there with a driver (where they are to have functions) and a network
+/// interface (where functions are to be set up); `NotFound` names what is missing then.
 [[nodiscard]] Result<std::vector<SriovDeclaration>> stored_sriov(
     std::chrono::milliseconds wait = {}, const std::filesystem::path& sysfs = "/sys",
     const std::filesystem::path& config = "/etc/vm-platform");

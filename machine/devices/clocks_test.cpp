@@ -278,6 +278,21 @@ TEST_F(RtcTest, MemoryKeeps) {
   EXPECT_EQ(in(0x40), 0x77u);
 }
 
+TEST_F(RtcTest, ResetTakesInterruptsAndLeavesClockAndMemory) {
+  out(9, 0x24), out(0x32, 0x20), out(0x40, 0x77), out(0x34, 0), out(5, 0x11);
+  const std::time_t set = clock();
+  out(0x0b, 0x7a);
+  ASSERT_TRUE(wait_until([&] { return wire.level.load(); }));
+  rtc.reset();
+  EXPECT_FALSE(wire.level);
+  EXPECT_EQ(in(0x0b), 0x02u);
+  EXPECT_EQ(in(0x0c), 0u);
+  EXPECT_EQ(in(0x40), 0x77u);
+  EXPECT_EQ(in(5), 0x11u);
+  EXPECT_EQ(in(0x34) | in(0x35) << 8, (512u - 16) * 16) << "as firmware writes it at each start";
+  EXPECT_NEAR(static_cast<double>(clock()), static_cast<double>(set), 2.0);
+}
+
 struct AcpiPmTest : testing::Test {
   Wire sci;
   int offs = 0;

@@ -28,8 +28,8 @@ enum Register : unsigned {
   kD
 };
 constexpr std::uint8_t kAUpdating = 0x80;
-constexpr std::uint8_t kB24Hours = 0x02, kBBinary = 0x04, kBUpdate = 0x10, kBAlarm = 0x20, kBPeriodic = 0x40,
-                       kBSet = 0x80;
+constexpr std::uint8_t kB24Hours = 0x02, kBBinary = 0x04, kBSquareWave = 0x08, kBUpdate = 0x10, kBAlarm = 0x20,
+                       kBPeriodic = 0x40, kBSet = 0x80;
 constexpr std::uint8_t kCUpdate = 0x10, kCAlarm = 0x20, kCPeriodic = 0x40, kCRequest = 0x80;
 constexpr std::uint8_t kDontCare = 0xc0;
 
@@ -58,16 +58,20 @@ int decode_hour(std::uint8_t value, std::uint8_t b) {
 
 RtcCmos::RtcCmos(InterruptLine& interrupt, TimerService& timers, std::uint64_t low_memory, std::uint64_t high_memory)
     : interrupt_(interrupt), low_memory_(low_memory), high_memory_(high_memory), timer_(timers, [this] { fired(); }) {
-  reset();
-}
-
-void RtcCmos::reset() {
-  const std::scoped_lock lock(mutex_);
-  memory_ = {};
   memory_[kA] = 0x26;  // 32,768 Hz crystal, 1024 Hz periodic
   memory_[kB] = kB24Hours;
   memory_[kD] = 0x80;  // the battery is good
-  // Memory sizes, where firmware for PCs looks for them: 640 KiB; above 1 MiB in KiB; above 16 MiB and 4 GiB in 64 KiB.
+  reset();
+}
+
+/// What RESET does to an MC146818 (its data sheet, "RESET"): interrupts and their flags are off; the clock, the date,
+/// the alarm and the memory stay.
+void RtcCmos::reset() {
+  const std::scoped_lock lock(mutex_);
+  memory_[kB] &= static_cast<std::uint8_t>(~(kBPeriodic | kBAlarm | kBUpdate | kBSquareWave));
+  memory_[kC] = 0;
+  // Memory sizes, where firmware puts them at each start: 640 KiB; above 1 MiB in KiB; above 16 MiB and 4 GiB in 64
+  // KiB.
   const auto put = [this](unsigned at, std::uint64_t value, unsigned bytes) {
     for (unsigned i = 0; i < bytes; ++i) memory_[at + i] = static_cast<std::uint8_t>(value >> (i * 8));
   };
@@ -80,9 +84,7 @@ void RtcCmos::reset() {
   put(0x34, above_16m, 2);
   put(0x5b, high_memory_ / (64 * kKiB), 3);
   index_ = upper_index_ = 0;
-  offset_ns_ = 0;
-  calendar_ = 0;
-  checked_ns_ = realtime_ns();
+  checked_ns_ = guest_ns();
   timer_.cancel();
   interrupt_.set_level(false);
 }
@@ -164,8 +166,8 @@ std::int64_t RtcCmos::next_alarm(std::int64_t now) const {
 
 /// Sets register C's flags for what has happened since the last look.
 void RtcCmos::catch_up(std::int64_t now) {
-  if (now <= checked_ns_) {
-    checked_ns_ = std::max(now, checked_ns_ - kSecond);  // the host's clock was set back
+  if (now <= checked_ns_) {  // the host's clock was set back
+    checked_ns_ = now;
     return;
   }
   if (const std::int64_t period = period_ns(); period != 0 && now / period != checked_ns_ / period)

@@ -34,11 +34,12 @@ constexpr std::uint8_t kMsrRingDelta = 0x04;
 }  // namespace
 
 SerialPort::SerialPort(InterruptLine& interrupt, TimerService& timers)
-    : interrupt_(interrupt), flush_timer_(timers, [this] { flush(); }) {}
+    : interrupt_(interrupt), flush_timer_(timers, [this] { flush_unless_that_blocks(); }) {}
 
-void SerialPort::set_output(Output output) {
+void SerialPort::set_output(Output output, HasRoom has_room) {
   const std::scoped_lock lock(output_mutex_);
   output_ = std::move(output);
+  has_room_ = std::move(has_room);
 }
 
 void SerialPort::set_input_ready(std::function<void()> ready) {
@@ -78,6 +79,21 @@ void SerialPort::push_received(std::uint8_t byte) {
 
 void SerialPort::flush() {
   const std::scoped_lock output_lock(output_mutex_);
+  hand_on();
+}
+
+void SerialPort::flush_unless_that_blocks() {
+  // All timers of the machine share this thread: a slow reader of the console must not stop them.
+  const std::unique_lock output_lock(output_mutex_, std::try_to_lock);
+  if (output_lock.owns_lock() && (!has_room_ || has_room_())) {
+    hand_on();
+    return;
+  }
+  const std::scoped_lock lock(mutex_);
+  if (!pending_output_.empty()) flush_timer_.arm(monotonic_ns() + kFlushDelayNs);
+}
+
+void SerialPort::hand_on() {
   {
     const std::scoped_lock lock(mutex_);
     flush_wanted_ = false;

@@ -20,21 +20,24 @@ namespace vm_platform {
 /// Thread-safe.
 class SerialPort final : public PortDevice {
  public:
-  /// Called on vCPU threads and on the machine's timer thread, one call at a time; must not block for long and must not
-  /// call back into the port, except `receive`.
+  /// Called on vCPU threads and on the machine's timer thread, one call at a time; must not call back into the port,
+  /// except `receive`. On a vCPU's thread it may block, and that CPU waits; on the timer thread it must not.
   using Output = std::function<void(std::span<const std::byte>)>;
+  /// Whether the output would take 256 bytes now without blocking. Asked on the timer thread, between calls of the
+  /// output; must not block and must not call back into the port.
+  using HasRoom = std::function<bool()>;
 
   SerialPort(InterruptLine& interrupt, TimerService& timers);
 
-  /// Null: output is dropped.
-  void set_output(Output output);
+  /// Null `output`: it is dropped. Null `has_room`: the output never blocks. Waits for a call of the old output.
+  void set_output(Output output, HasRoom has_room = {});
   /// Bytes from outside. Returns how many were taken; the rest does not fit: offer it again when `set_input_ready`'s
   /// function is called.
   std::size_t receive(std::span<const std::byte> bytes);
   /// `ready` is called on a vCPU thread, without a lock held, once the guest has made room after a `receive` that took
   /// less than it was offered.
   void set_input_ready(std::function<void()> ready);
-  /// Hands what is buffered to the output now.
+  /// Hands what is buffered to the output now; waits for another such call.
   void flush();
   void reset();
 
@@ -45,6 +48,8 @@ class SerialPort final : public PortDevice {
   std::uint8_t read_register(unsigned index);
   void write_register(unsigned index, std::uint8_t value);
   void transmit(std::uint8_t byte);
+  void flush_unless_that_blocks();
+  void hand_on();
   void push_received(std::uint8_t byte);
   [[nodiscard]] bool holds_off_input() const noexcept;
   [[nodiscard]] std::size_t receive_room() const noexcept;
@@ -67,6 +72,7 @@ class SerialPort final : public PortDevice {
 
   std::mutex output_mutex_;  // taken before mutex_ or without it, never inside
   Output output_;
+  HasRoom has_room_;
   std::vector<std::byte> flushing_;
   std::vector<std::byte> pending_output_;  // under mutex_
   bool flush_wanted_ = false;

@@ -2,11 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <future>
 #include <string>
 #include <thread>
 
 namespace vm_platform {
 namespace {
+
+using namespace std::chrono_literals;
 
 struct Wire : InterruptLine {
   void set_level(bool high) override {
@@ -77,6 +81,49 @@ TEST_F(SerialTest, LinesLeaveAtOnceTheRestSoon) {
   out(0, '!');
   port.flush();
   EXPECT_EQ(printed(), "hello\n#!");
+}
+
+TEST_F(SerialTest, AnOutputThatBlocksStopsNoTimer) {
+  std::promise<void> reader;
+  std::atomic<bool> blocked = false;
+  port.set_output([&, comes = reader.get_future().share()](std::span<const std::byte> bytes) {
+    blocked = true;
+    comes.wait();
+    for (const std::byte byte : bytes) output += static_cast<char>(byte);
+  });
+  std::thread cpu([&] { out(0, '\n'); });
+  while (!blocked) std::this_thread::yield();
+  out(0, '#');  // another CPU; nobody but the timer hands this on
+  std::promise<void> ticked;
+  Timer tick(*timers, [&] { ticked.set_value(); });
+  tick.arm(monotonic_ns() + 50'000'000);
+  EXPECT_EQ(ticked.get_future().wait_for(10s), std::future_status::ready);
+  reader.set_value();
+  cpu.join();
+  port.flush();
+  EXPECT_EQ(output, "\n#");
+}
+
+TEST_F(SerialTest, AnOutputWithoutRoomIsAskedAgain) {
+  std::atomic<bool> room = false;
+  std::atomic<int> asked = 0;
+  port.set_output(
+      [&](std::span<const std::byte> bytes) {
+        const std::scoped_lock lock(mutex);
+        for (const std::byte byte : bytes) output += static_cast<char>(byte);
+      },
+      [&] {
+        ++asked;
+        return room.load();
+      });
+  out(0, 'a');
+  for (int i = 0; i < 2000 && asked < 2; ++i) std::this_thread::sleep_for(1ms);
+  EXPECT_GE(asked, 2);
+  EXPECT_EQ(printed(), "");
+  room = true;
+  for (int i = 0; i < 2000 && printed().empty(); ++i) std::this_thread::sleep_for(1ms);
+  EXPECT_EQ(printed(), "a");
+  port.set_output({});
 }
 
 TEST_F(SerialTest, TransmitInterrupt) {

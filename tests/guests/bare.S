@@ -1,6 +1,8 @@
-/* A guest of a few instructions, dressed as a bzImage (64-bit entry): it echoes its first serial port.
+/* A guest of a few instructions, dressed as a bzImage (64-bit entry): it echoes its first serial port, and prints there what
+   comes in at its second one.
    Some characters do more:  Q debug exit with 21   T triple fault   R reset by port CF9h   B 256 KiB of output
-                             P panics by the pvpanic port, where there is one   H halts for good with interrupts off */
+                             P panics by the pvpanic port, again and again   H halts for good with interrupts off
+                             W sends 100,000 newlines to the second port before it reads on */
         .code64
         .text
         .globl _start
@@ -39,10 +41,19 @@ kernel:
 next:   mov     $0x3fd, %dx             /* line status: bit 0, a byte is there */
         in      %dx, %al
         test    $1, %al
+        jnz     2f
+        mov     $0x2fd, %dx             /* the same of the second port */
+        in      %dx, %al
+        test    $1, %al
         jnz     1f
         pause
         jmp     next
-1:      mov     $0x3f8, %dx
+1:      mov     $0x2f8, %dx
+        in      %dx, %al
+        mov     $0x3f8, %dx
+        out     %al, %dx
+        jmp     next
+2:      mov     $0x3f8, %dx
         in      %dx, %al
         out     %al, %dx
         cmp     $'Q', %al
@@ -53,6 +64,10 @@ next:   mov     $0x3fd, %dx             /* line status: bit 0, a byte is there *
         je      reset
         cmp     $'B', %al
         je      bulk
+        cmp     $'W', %al
+        je      ask
+        cmp     $'P', %al
+        je      panic
         cmp     $'H', %al
         jne     next
         cli
@@ -72,6 +87,19 @@ reset:  mov     $0xcf9, %dx
         mov     $6, %al
         out     %al, %dx
         jmp     halted
+
+ask:    mov     $100000, %ebx
+        mov     $0x2f8, %dx
+        mov     $'\n', %al
+1:      out     %al, %dx
+        dec     %ebx
+        jnz     1b
+        jmp     next
+
+panic:  mov     $0x505, %dx
+        mov     $1, %al
+1:      out     %al, %dx
+        jmp     1b
 
 bulk:   mov     $4096, %ebx             /* lines of 64 bytes */
 1:      lea     line(%rip), %rsi

@@ -1,10 +1,13 @@
 // Takes or releases a device and kills itself before the N-th step: kill_lab take|force-take|release|recover N STATE
-// ADDRESS
+// ADDRESS; or has a device open, as a guest that does not let go of it would: kill_lab hold 0 - ADDRESS
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vm_platform/passthrough.hpp>
+#include <vm_platform/vfio.hpp>
 
 int main(int argc, char** argv) {
   using namespace vm_platform;
@@ -26,6 +29,15 @@ int main(int argc, char** argv) {
     std::printf("%s\n", error.message().c_str());
     return 1;
   };
+  if (verb == "hold") {
+    auto host = VfioHost::open();
+    if (!host) return complain(host.error());
+    const auto device = (*host)->open_device(*address);
+    if (!device) return complain(device.error());
+    std::printf("held\n");
+    std::fflush(stdout);
+    ::pause();
+  }
   if (verb == "take" || verb == "force-take") {
     const auto plan = manager.plan({&*address, 1});
     if (!plan) return complain(plan.error());

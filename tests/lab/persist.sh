@@ -40,6 +40,10 @@ ip addr flush dev "$interface"
 printf 'physical_functions:\n  - {device: %s, count: 2, autoprobe: false}\n' $pf >/run/lab/sriov.yaml
 "$vmp" sriov store --config $config /run/lab/sriov.yaml; check "SR-IOV file stored" 0 $?
 "$vmp" sriov restore --config $config --dry-run; check "dry run" 0 "$(cat /sys/bus/pci/devices/$pf/sriov_numvfs)"
-"$vmp" sriov restore --config $config --wait 5; check "virtual functions made at boot" 2 "$(cat /sys/bus/pci/devices/$pf/sriov_numvfs)"
+# At boot the unit may come before the driver.
+echo $pf >/sys/bus/pci/drivers/nvme/unbind; check "no driver has it" "" "$(driver_of $pf)"
+"$vmp" sriov restore --config $config 2>/run/lab/error; check "no driver yet" 2 $?; cat /run/lab/error
+{ sleep 3; echo $pf >/sys/bus/pci/drivers_probe; } &
+"$vmp" sriov restore --config $config --wait 60; check "virtual functions made at boot" 2 "$(cat /sys/bus/pci/devices/$pf/sriov_numvfs)"
 "$vmp" sriov restore --config $config; check "twice is once" 0 $?
 "$vmp" sriov forget --config $config; check "forgotten" 0 "$(ls $config | grep -c sriov)"

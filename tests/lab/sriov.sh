@@ -17,8 +17,17 @@ vf=${pf%.0}.1
 "$vmp" passthrough plan --state $state $pf >/run/lab/plan; check "a function with VFs is in use" 3 $?; grep 'virtual functions' /run/lab/plan
 "$vmp" passthrough take --state $state $vf; check "VF taken" vfio-pci "$(driver_of $vf)"
 "$vmp" sriov delete $pf 2>/run/lab/error; check "not deleted while one is taken" 3 $?; cat /run/lab/error
+autoprobe=/sys/bus/pci/devices/$pf/sriov_drivers_autoprobe
+"$vmp" sriov set $pf --count 2 --autoprobe true 2>/run/lab/error; check "nor resized" 3 $?
+check "a refusal leaves driver probing alone" "0 4" "$(<$autoprobe) $(<${autoprobe%/*}/sriov_numvfs)"
 VF=$vf "$vfio_test" --gtest_filter='Vf.Opens*' --gtest_brief=1; check "VF opened" 0 $?
 "$vmp" passthrough release --state $state $vf; check "VF given back" "" "$(driver_of $vf)"
+# An NVMe function has no MAC address: all is put back.
+"$vmp" sriov set $pf --count 1 --autoprobe true --vf 0 --mac 52:54:00:00:00:01 2>/run/lab/error; check "rolled back" 4 $?
+check "driver probing too" "0 4" "$(<$autoprobe) $(<${autoprobe%/*}/sriov_numvfs)"
+"$vmp" sriov set $pf --count 4 --autoprobe true >/run/lab/changes; check "driver probing on" 1 "$(<$autoprobe)"
+check "and said" 1 "$(grep -c 'driver probing of new virtual functions off -> on' /run/lab/changes)"
+"$vmp" sriov set $pf --autoprobe false; check "and off" 0 "$(<$autoprobe)"
 "$vmp" sriov delete $pf; check "deleted" 0 "$(cat /sys/bus/pci/devices/$pf/sriov_numvfs)"
 
 # A physical function in VFIO itself
@@ -92,5 +101,27 @@ devlink port function rate show >/run/lab/rates && cat /run/lab/rates
 check "seen by others too" 1 "$(grep -c 'parent guests' /run/lab/rates)"
 "$vmp" sriov set "$net" --vf 2 --rate-group ''; check "left its group" 0 "$(devlink port function rate show | grep -c 'parent guests')"
 "$vmp" sriov set "$net" --group guests --max-rate 300; check "group changed" 0 $?
+
+# What another mode loses is put back, also what the file does not name.
+"$vmp" sriov set "$net" --vf 1 --max-rate 50 --rate-group guests; check "a member" 0 $?
+"$vmp" sriov set "$net" --group spare --max-rate 40; check "another group" 0 $?
+shown() { devlink dev eswitch show netdevsim/netdevsim2; devlink port function rate show | sort; "$vmp" sriov list --json "$net"; }
+cat >/run/lab/bad.yaml <<YAML
+physical_functions:
+  - device: $net
+    count: 2
+    switchdev: false
+    vfs: [{index: 0, vlan: 5}, {index: 1, port_guid: 00:11:22:33:44:55:66:77}]
+YAML
+shown >/run/lab/before
+"$vmp" sriov apply /run/lab/bad.yaml 2>/run/lab/error; check "another mode, failing half-way" 4 $?; cat /run/lab/error
+shown >/run/lab/after; check "mode, groups, members and rates are back" "" "$(diff /run/lab/before /run/lab/after)"
+sed -i 's/switchdev: false/rate_groups: [{name: guests, max_rate: 60}, {name: new}]/; s/vlan: 5/rate_group: new/' /run/lab/bad.yaml
+"$vmp" sriov apply /run/lab/bad.yaml 2>/run/lab/error; check "groups, failing half-way" 4 $?
+shown >/run/lab/after; check "groups are back, the new one is gone" "" "$(diff /run/lab/before /run/lab/after)"
 "$vmp" sriov set "$net" --switchdev false; check "back to legacy" 0 $?
+shown >/run/lab/before
+sed -i 's/rate_groups:/switchdev: true\n    rate_groups:/' /run/lab/bad.yaml
+"$vmp" sriov apply /run/lab/bad.yaml 2>/run/lab/error; check "switchdev mode, failing half-way" 4 $?
+shown >/run/lab/after; check "legacy mode is back" "" "$(diff /run/lab/before /run/lab/after)"
 "$vmp" sriov set "$net" --vf 0 --rate-group guests 2>/run/lab/error; check "no groups in legacy mode" 4 $?; cat /run/lab/error

@@ -28,6 +28,26 @@ mkdir -p /run/lab/disk; mount /dev/nvme0n1 /run/lab/disk
 "$vmp" passthrough take --state $state "$nvme" 2>/run/lab/error; check "disk in use is refused" 3 $?
 cat /run/lab/error; grep -q "mounted on /run/lab/disk" /run/lab/error; check "mount named" 0 $?
 umount /run/lab/disk
+# In a mount namespace of somebody else, first of a process, then of none
+refused() { # WHAT TEXT
+  "$vmp" passthrough take --state $state "$nvme" 2>/run/lab/error; check "$1 is refused" 3 $?
+  cat /run/lab/error; grep -q "$2" /run/lab/error; check "$1 is named" 0 $?
+}
+unshare -m --propagation private sh -c 'mount /dev/nvme0n1 /run/lab/disk && touch /run/lab/mounted && exec sleep 1000' & sleeper=$!
+until [ -e /run/lab/mounted ]; do sleep 0.1; done
+refused "disk mounted in a container" "mounted on /run/lab/disk in the mount namespace of sleep (pid $sleeper)"
+kill $sleeper; wait $sleeper 2>/dev/null
+mkdir -p /run/lab/spaces && mount --bind /run/lab/spaces /run/lab/spaces && mount --make-private /run/lab/spaces
+touch /run/lab/spaces/mnt
+unshare --mount=/run/lab/spaces/mnt --propagation private mount /dev/nvme0n1 /run/lab/disk
+refused "disk that nobody shows mounted" "/dev/nvme0n1 is claimed in the kernel"
+umount /run/lab/spaces/mnt; umount /run/lab/spaces
+# A network interface in another network namespace
+ip netns add elsewhere; ip link set "$interface" netns elsewhere
+"$vmp" passthrough take --state $state "$nic" 2>/run/lab/error; check "NIC elsewhere is refused" 3 $?
+cat /run/lab/error; grep -q "in another network namespace" /run/lab/error; check "and why" 0 $?
+ip netns del elsewhere
+for i in $(seq 50); do [ -e "/sys/bus/pci/devices/$nic/net/$interface" ] && break; sleep 0.1; done
 exec 5<>/dev/nvme0; "$vmp" passthrough take --state $state "$nvme" 2>/run/lab/error; check "held node is refused" 3 $?
 cat /run/lab/error; exec 5>&-
 
@@ -39,6 +59,21 @@ check "bound" vfio-pci "$(driver_of "$nic")"
 exec 6<>"/dev/vfio/$(basename "$(readlink "/sys/bus/pci/devices/$nic/iommu_group")")"
 "$vmp" passthrough release --state $state "$nic" 2>/run/lab/error; check "release while held is refused" 3 $?
 cat /run/lab/error; exec 6>&-
+# A guest that does not let go
+"$kill_lab" hold 0 - "$nic" >/run/lab/held & holder=$!
+until grep -q held /run/lab/held; do sleep 0.1; done
+start=$SECONDS
+"$vmp" passthrough release --force --unbind-timeout 2 --state $state "$nic" 2>/run/lab/error; check "held by force: time is up" 1 $?
+[ $((SECONDS - start)) -lt 30 ]; check "in time" 0 $?
+cat /run/lab/error; grep -q "kill_lab (pid $holder)" /run/lab/error; check "the holder is named" 0 $?
+"$vmp" passthrough status --state $state; check "status while it lasts" 0 $?
+"$vmp" passthrough recover --state $state 2>/run/lab/error; check "recover while it lasts" 1 $?
+cat /run/lab/error; grep -q "still letting go" /run/lab/error; check "and why" 0 $?
+kill -9 $holder; wait $holder 2>/dev/null
+for i in $(seq 100); do [ -z "$(driver_of "$nic")" ] && break; sleep 0.1; done
+"$vmp" passthrough recover --state $state; check "recover" 0 $?
+check "given back after all" e1000e "$(driver_of "$nic")"
+"$vmp" passthrough take --state $state "$nic" >/dev/null; check "taken again" 0 $?
 "$vmp" passthrough release --state $state "$nic"; check "release" 0 $?
 check "former driver" e1000e "$(driver_of "$nic")"
 check "override cleared" "(null)" "$(cat "/sys/bus/pci/devices/$nic/driver_override")"

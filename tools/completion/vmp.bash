@@ -28,6 +28,8 @@ _vmp() {
     --console | --serial2) mapfile -t COMPREPLY < <(compgen -W 'stdio none pty file: fd: winsize' -- "$word"); return ;;
     --input) mapfile -t COMPREPLY < <(compgen -W 'raw canonical' -- "$word"); return ;;
     --boot) mapfile -t COMPREPLY < <(compgen -W 'auto linux pvh multiboot' -- "$word"); return ;;
+    --host-cpu) mapfile -t COMPREPLY < <(compgen -W 'all no-bmi2 baseline' -- "$word"); return ;;
+    --type) mapfile -t COMPREPLY < <(compgen -W 'f d l' -- "$word"); return ;;
     --names) mapfile -t COMPREPLY < <(compgen -W 'auto rock-ridge joliet enhanced plain' -- "$word"); return ;;
     --boot-loader) mapfile -t COMPREPLY < <(compgen -W 'grub systemd-boot extlinux none' -- "$word"); return ;;
     --json | --dry-run | --force | --persistent | --apply | --undo | --hide-hypervisor) ;; # no value follows
@@ -35,8 +37,8 @@ _vmp() {
   esac
   local help
   help=$("$vmp" "${command[@]}" --help 2>/dev/null) || return
-  if [[ $word == -* ]]; then
-    mapfile -t COMPREPLY < <(compgen -W "$(grep -oE '(^|[ ,])--[a-z0-9-]+' <<<"$help" | tr -d ' ,' | sort -u)" -- "$word")
+  if [[ $word == -* ]]; then # help's lines of options begin with them; examples in it have those of other commands
+    mapfile -t COMPREPLY < <(compgen -W "$(sed -nE 's/^ +(-[^ ]*).*/\1/p' <<<"$help" | grep -oE -e '--[a-z0-9-]+' | sort -u)" -- "$word")
     return
   fi
   local choices

@@ -5,12 +5,24 @@ function __vmp_words
         string match -qr '^-|[:./=]' -- $word; and break
         set -a command $word
     end
-    if test (commandline -opc)[-1] = --boot-loader
-        string join \n -- grub systemd-boot extlinux none
+    set -l values
+    switch (commandline -opc)[-1]
+        case --engine; set values auto soft
+        case --console --serial2; set values stdio none pty file: fd: winsize
+        case --input; set values raw canonical
+        case --boot; set values auto linux pvh multiboot
+        case --host-cpu; set values all no-bmi2 baseline
+        case --type; set values f d l
+        case --names; set values auto rock-ridge joliet enhanced plain
+        case --boot-loader; set values grub systemd-boot extlinux none
+    end
+    if test (count $values) -gt 0
+        string join \n -- $values
         return
     end
     set -l help (vmp $command --help 2>/dev/null)
-    string replace -rf '^.*(?:^|[ ,])(--[a-z0-9-]+).*$' '$1' -- $help
+    # Help's lines of options begin with them; examples in it have those of other commands.
+    string replace -rf '^ +(?:-\w,)?(--[a-z0-9-]+).*$' '$1' -- $help
     set -l subcommands (string join \n -- $help | sed -n '/^Subcommands:/,$s/^  \([a-z0-9-]*\) .*/\1/p')
     if test (count $subcommands) -gt 0
         string join \n -- $subcommands

@@ -148,7 +148,7 @@ int rom(const Options& options) {
     fmt::print("{}\n", json.dump(2));
   else
     table.print();
-  for (const std::string& problem : parsed->problems) fmt::print(stderr, "vmp: {}\n", problem);
+  for (const std::string& problem : parsed->problems) complain(problem);
   return parsed->problems.empty() ? kDone : kFailed;
 }
 

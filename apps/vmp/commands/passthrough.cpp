@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <vm_platform/gpu.hpp>
 #include <vm_platform/passthrough.hpp>
 
@@ -221,14 +222,17 @@ int status(const Options& options) {
     auto entry = set_json(set);
     for (std::size_t i = 0; i < set.devices.size(); ++i) {
       const TakenDevice& device = set.devices[i];
-      const auto now = read_pci_device(device.address, options.sysfs);
+      // By links alone: what is in the middle of being given back would have whoever reads more of it wait.
+      const auto place = std::filesystem::path(options.sysfs) / "bus/pci/devices" / device.address.to_string();
+      std::error_code error;
+      const bool there = std::filesystem::exists(place, error);
+      const auto bound = std::filesystem::read_symlink(place / "driver", error);
       std::string held;
-      if (const auto group = now ? now->iommu_group : std::nullopt) {
-        const std::string node = "/dev/vfio/" + std::to_string(*group);
-        for (const NodeHolder& holder : find_holders({&node, 1}, options.root))
+      std::set<int> holders;  // one may have both the group and the device
+      for (const NodeHolder& holder : find_holders(vfio_nodes(device.address, options.sysfs), options.root))
+        if (holders.insert(holder.pid).second)
           held += (held.empty() ? "" : ", ") + fmt::format("{} (pid {})", holder.command, holder.pid);
-      }
-      const std::string driver = !now ? "gone" : now->driver.empty() ? "-" : now->driver;
+      const std::string driver = !there ? "gone" : error ? "-" : bound.filename().string();
       entry["devices"][i]["driver"] = driver;
       entry["devices"][i]["held_by"] = held;
       table.add({device.address.to_string(), set.stale ? "undone by reboot" : std::string(to_string(set.state)), driver,

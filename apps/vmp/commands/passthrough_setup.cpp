@@ -66,9 +66,7 @@ int setup(const Options& options) {
     if (!bytes) return report(bytes.error());
     how.memlock_kib = *bytes / kKiB;
   }
-  // Of another root the files are made, and the commands are left to whoever enters it.
-  const bool elsewhere = how.root != "/";
-  if (elsewhere) how.run = [](const std::vector<std::string>&) { return Result<void>{}; };
+  const bool elsewhere = how.root != "/";  // its commands are left to whoever enters it
   HostSetup host(how);
   const auto plan = options.undo ? host.undo_plan() : host.plan();
   if (!plan) return report(plan.error());
@@ -85,7 +83,8 @@ int setup(const Options& options) {
   } else if (!change) {
     fmt::print("Nothing was changed. To do it: vmp passthrough setup {}\n", options.undo ? "--undo" : "--apply");
   } else if (elsewhere && !plan->commands.empty()) {
-    fmt::print("The commands were not run: the files are below {}.\n", options.root);
+    fmt::print("The commands were not run: the files are below {0}. Inside it: vmp passthrough setup {1}\n",
+               options.root, options.undo ? "--undo" : "--apply");
   }
   return kDone;
 }

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 #include <vm_platform/runtime.hpp>
@@ -16,6 +17,7 @@
 #include "apps/vmp/console/endpoint.hpp"
 #include "apps/vmp/console/session.hpp"
 #include "apps/vmp/console/terminal.hpp"
+#include "apps/vmp/text.hpp"
 
 namespace vm_platform::vmp {
 namespace {
@@ -23,10 +25,20 @@ namespace {
 /// Exit statuses of a guest's ends (docs/exit-status.md).
 constexpr int kPanic = 120, kTripleFault = 122, kResetLoop = 124, kSignalBase = 128;
 
+/// A value as `say` shows it: text may be from outside.
+template <typename Value>
+auto shown(const Value& value) {
+  if constexpr (std::is_convertible_v<const Value&, std::string_view>) {
+    return printable(value);
+  } else {
+    return value;
+  }
+}
+
 /// To stderr. That it cannot be written (a closed pipe) is no reason to fail.
 template <typename... Values>
-void say(fmt::format_string<Values...> text, Values&&... values) {
-  const std::string line = fmt::format(text, std::forward<Values>(values)...);
+void say(fmt::format_string<decltype(shown(std::declval<Values>()))...> text, const Values&... values) {
+  const std::string line = fmt::format(text, shown(values)...);
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 
@@ -154,7 +166,7 @@ void print_stats(const RuntimeStats& stats) {
 /// Says how the guest ended, where that is not what everybody expects, and gives the exit status for it.
 int explain(const SessionOutcome& outcome, const Options& options) {
   if (!outcome.output) {
-    say("vmp: {}\n", outcome.output.error().message());
+    complain(outcome.output.error().message());
     return kFailed;
   }
   if (outcome.signal != 0) return kSignalBase + outcome.signal;
@@ -167,7 +179,7 @@ int explain(const SessionOutcome& outcome, const Options& options) {
     case RuntimeEvent::Kind::Panic: say("vmp: the guest panicked\n"); return kPanic;
     case RuntimeEvent::Kind::TripleFault:
       say("vmp: triple fault on CPU {}{}\n", outcome.end->cpu, options.debug_dump ? "" : "; --debug-dump shows where");
-      if (options.debug_dump) say("{}", outcome.end->text);
+      if (options.debug_dump) std::fputs(outcome.end->text.c_str(), stderr);  // lines of our own
       return kTripleFault;
     case RuntimeEvent::Kind::ResetLoop:
       say("vmp: the guest reset itself {} times within 10 s\n", outcome.end->value);
@@ -227,7 +239,7 @@ int run(const Options& options) {
   block_session_signals();  // before the threads of the guest begin
   catch_fatal_signals();
   auto runtime = Runtime::create(std::move(*config));
-  if (!runtime) return refuse(runtime.error());
+  if (!runtime) return refuse(iso ? name_files(*iso, runtime.error()) : runtime.error());
   auto console = Endpoint::open(*console_target);
   if (!console) return refuse(console.error());
   auto channel = Endpoint::open(*channel_target);
@@ -244,7 +256,9 @@ int run(const Options& options) {
   if (!outcome) return report(outcome.error());
   const int status = explain(*outcome, options);
   if (options.json) {
-    fmt::print("{}\n", to_json(controller.stats()).dump(2));
+    // Not fmt::print, which throws where it cannot write: the guest's status would be lost with the output.
+    const std::string text = to_json(controller.stats()).dump(2) + "\n";
+    std::fwrite(text.data(), 1, text.size(), stdout);
   } else if (options.stats) {
     print_stats(controller.stats());
   }

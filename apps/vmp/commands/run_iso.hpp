@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 #include <vm_platform/boot.hpp>
 #include <vm_platform/memory.hpp>
@@ -14,7 +15,12 @@ struct IsoBoot {
   BootConfig boot;
   std::string title;
   bool console_added = false;  ///< `console=ttyS0` was added to the command line.
+  /// Where a file is held, and which one of the image it is.
+  std::vector<std::pair<std::string, std::string>> names;
 };
+
+/// The same error, said of the files in the image instead of those that hold them.
+VmError name_files(const IsoBoot& boot, const VmError& error);
 
 /// `entry` is an id, a title or a number of `vmp iso boot`; empty for the default. `append` is added to its command
 /// line.

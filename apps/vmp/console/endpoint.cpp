@@ -61,7 +61,8 @@ Result<Endpoint> Endpoint::open(const ConsoleTarget& target) {
       endpoint.output_ = endpoint.owned_;
       break;
     case ConsoleTarget::Kind::Pty: {
-      endpoint.owned_ = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+      // Non-blocking: a terminal that polls writable may have room for less than is written.
+      endpoint.owned_ = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
       std::array<char, 128> name{};
       if (endpoint.owned_ < 0 || ::grantpt(endpoint.owned_) != 0 || ::unlockpt(endpoint.owned_) != 0 ||
           ::ptsname_r(endpoint.owned_, name.data(), name.size()) != 0)

@@ -1,7 +1,9 @@
 #include "apps/vmp/console/output_pump.hpp"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,10 +14,26 @@
 namespace vm_platform::vmp {
 namespace {
 constexpr std::size_t kQueueLimit = 1 << 20;
+constexpr int kRetryMs = 5;
+// Where it cannot be opened again: what a terminal that polls writable takes without blocking, one buffer of the
+// kernel's tty layer (tty_buffer.c). Of a raw one: where a newline becomes two characters, less may block.
+constexpr std::size_t kTerminalPiece = 256;
+
+/// A terminal polls writable when it has room for a few bytes, and a blocking write of more sleeps where nothing of
+/// ours can wake it. The master's side of a pseudo-terminal cannot be opened again: that would make a new one.
+int open_terminal_again(int descriptor) {
+  unsigned number = 0;
+  if (::isatty(descriptor) == 0 || ::ioctl(descriptor, TIOCGPTN, &number) == 0) return -1;
+  const std::string path = "/proc/self/fd/" + std::to_string(descriptor);
+  return ::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 }
+}  // namespace
 
 OutputPump::OutputPump(int descriptor, std::string name, std::function<void()> on_failure)
     : descriptor_(descriptor),
+      terminal_(open_terminal_again(descriptor)),
+      // A pipe that polls writable takes PIPE_BUF bytes without blocking (pipe(7)), so the thread can always be woken.
+      piece_(terminal_ < 0 && ::isatty(descriptor) != 0 ? kTerminalPiece : PIPE_BUF),
       name_(std::move(name)),
       on_failure_(std::move(on_failure)),
       wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
@@ -30,6 +48,7 @@ OutputPump::~OutputPump() {
   wake();
   thread_.join();
   ::close(wake_);
+  if (terminal_ >= 0) ::close(terminal_);
 }
 
 void OutputPump::wake() const {
@@ -37,9 +56,18 @@ void OutputPump::wake() const {
   static_cast<void>(!::write(wake_, &one, sizeof one));
 }
 
+bool OutputPump::takes_more() const noexcept {
+  return queue_.size() < kQueueLimit || released_ || closing_ || error_ != 0;
+}
+
+bool OutputPump::has_room() const {
+  const std::lock_guard lock(mutex_);
+  return takes_more();
+}
+
 void OutputPump::push(std::span<const std::byte> bytes) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return queue_.size() < kQueueLimit || released_ || closing_ || error_ != 0; });
+  changed_.wait(lock, [this] { return takes_more(); });
   if (closing_ || error_ != 0) return;
   queue_.insert(queue_.end(), bytes.begin(), bytes.end());
   changed_.notify_all();
@@ -52,6 +80,7 @@ void OutputPump::release() {
 }
 
 void OutputPump::body() {
+  const int target = terminal_ >= 0 ? terminal_ : descriptor_;
   std::vector<std::byte> batch;
   std::unique_lock lock(mutex_);
   while (true) {
@@ -65,14 +94,15 @@ void OutputPump::body() {
     changed_.notify_all();
     for (std::size_t done = 0; done < batch.size() && !abandoned_;) {
       lock.unlock();
-      // A pipe that polls writable takes PIPE_BUF bytes without blocking (pipe(7)), so this thread can always be woken.
-      pollfd waits[] = {{descriptor_, POLLOUT, 0}, {wake_, POLLIN, 0}};
+      pollfd waits[] = {{target, POLLOUT, 0}, {wake_, POLLIN, 0}};
       ::poll(waits, 2, -1);
       ssize_t count = 0;
       int error = 0;
       if (waits[0].revents != 0) {
-        count = ::write(descriptor_, batch.data() + done, std::min<std::size_t>(batch.size() - done, PIPE_BUF));
+        count = ::write(target, batch.data() + done, std::min(batch.size() - done, piece_));
         if (count < 0) error = errno;
+        // A terminal may poll writable and not have room for the two characters that a newline becomes.
+        if (error == EAGAIN) ::poll(waits + 1, 1, kRetryMs);
       }
       lock.lock();
       if (count > 0) {

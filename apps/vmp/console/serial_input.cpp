@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <utility>
 
 namespace vm_platform::vmp {
 namespace {
@@ -29,6 +30,9 @@ bool SerialInput::read() {
   if (leave_key_) {
     const auto key = std::ranges::find(bytes, kLeave);
     if (key != bytes.end()) return false;
+    pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(std::exchange(sent_, 0)));
+    bytes = bytes.first(std::min(bytes.size(), kKeptKeys - std::min(kKeptKeys, pending_.size())));
+    if (bytes.empty()) return true;
   }
   add(bytes);
   push();

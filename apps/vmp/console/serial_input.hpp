@@ -13,12 +13,20 @@ namespace vm_platform::vmp {
 
 class SerialInput {
  public:
-  /// `descriptor` -1: only what `send` adds. `leave_key`: Ctrl-] in the input means the user wants out.
+  /// With `leave_key`, more is read than the guest takes; of that, this much is kept and the rest dropped.
+  static constexpr std::size_t kKeptKeys = 1 << 20;
+
+  /// `descriptor` -1: only what `send` adds. `leave_key`: Ctrl-] in the input means the user wants out, also when the
+  /// guest takes no input any more.
   SerialInput(RuntimeSerial& port, int descriptor, InputMode mode, bool leave_key)
       : port_(port), descriptor_(descriptor), mode_(mode), leave_key_(leave_key) {}
 
-  /// Whether there is room for more, so that the descriptor should be polled.
-  [[nodiscard]] bool wants_input() const noexcept { return descriptor_ >= 0 && !ended_ && pending_.empty(); }
+  /// Whether the descriptor should be polled: there is room for more, or the key to leave may come.
+  [[nodiscard]] bool wants_input() const noexcept {
+    return descriptor_ >= 0 && !ended_ && (pending_.empty() || leave_key_);
+  }
+  /// Whether the guest has taken everything.
+  [[nodiscard]] bool idle() const noexcept { return pending_.empty(); }
   [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
 
   /// Reads once. False when the user wants to leave.

@@ -66,7 +66,7 @@ class Session {
  private:
   void connect();
   void look_for_ready_line(std::span<const std::byte> bytes);
-  void tell_window_size();
+  void tell_window_size_if_due();
   void stop_guest();
   void drain();
   void wake() const {
@@ -90,7 +90,7 @@ class Session {
   std::atomic<bool> output_failed_ = false, size_wanted_ = false;
   std::atomic<bool> input_wanted_ = options_.input == InputMode::Raw || channel_.kind() == ConsoleTarget::Kind::None;
   std::string channel_line_;  // of the second port's output, on the thread that brings it
-  bool size_known_to_guest_ = false, done_ = false, left_ = false;
+  bool size_known_to_guest_ = false, size_due_ = false, done_ = false, left_ = false;
   SessionOutcome outcome_;
 };
 
@@ -112,10 +112,13 @@ void Session::connect() {
         output_failed_ = true;
         wake();
       });
-      port.set_output([this, is_console, pump = outputs_[i].get()](std::span<const std::byte> bytes) {
-        if (!is_console && !input_wanted_) look_for_ready_line(bytes);
-        pump->push(bytes);
-      });
+      OutputPump* const pump = outputs_[i].get();
+      port.set_output(
+          [this, is_console, pump](std::span<const std::byte> bytes) {
+            if (!is_console && !input_wanted_) look_for_ready_line(bytes);
+            pump->push(bytes);
+          },
+          [pump] { return pump->has_room(); });
     }
   }
 }
@@ -144,7 +147,7 @@ Result<SessionOutcome> Session::run() {
       while (::read(signals.get(), &information, sizeof information) == static_cast<ssize_t>(sizeof information)) {
         const int number = static_cast<int>(information.ssi_signo);
         if (number == SIGWINCH) {
-          if (size_known_to_guest_) tell_window_size();
+          size_due_ = size_known_to_guest_;
         } else if (number == SIGTSTP) {
           if (terminal_) terminal_->leave();
           ::raise(SIGSTOP);  // until SIGCONT
@@ -159,10 +162,7 @@ Result<SessionOutcome> Session::run() {
       std::uint64_t count = 0;
       static_cast<void>(!::read(wake_.get(), &count, sizeof count));
       for (auto& input : inputs_) input->push();
-      if (size_wanted_.exchange(false)) {
-        size_known_to_guest_ = true;
-        tell_window_size();
-      }
+      if (size_wanted_.exchange(false)) size_known_to_guest_ = size_due_ = true;
       if (output_failed_) done_ = left_ = true;
       outcome_.end = controller_.wait(std::chrono::nanoseconds(0));
       if (outcome_.end) done_ = true;
@@ -170,6 +170,7 @@ Result<SessionOutcome> Session::run() {
     for (unsigned i = 0; i < Runtime::kSerialPorts; ++i) {
       if (waits[2 + i].revents != 0 && !inputs_[i]->read()) done_ = left_ = true;
     }
+    tell_window_size_if_due();
   }
   if (left_ || !started) stop_guest();
   controller_.unsubscribe(subscription);
@@ -194,7 +195,10 @@ void Session::look_for_ready_line(std::span<const std::byte> bytes) {
   }
 }
 
-void Session::tell_window_size() {
+void Session::tell_window_size_if_due() {
+  // A guest that asks and does not read gets one answer when it does, not one for each time.
+  if (!size_due_ || !inputs_[1]->idle()) return;
+  size_due_ = false;
   const auto size = window_size(keyboard_ ? STDIN_FILENO : STDOUT_FILENO);
   if (size && channel_.kind() == ConsoleTarget::Kind::WindowSize)
     inputs_[1]->send(fmt::format("{} {}\n", size->rows, size->columns));
@@ -214,11 +218,11 @@ void Session::drain() {
     if (output && !output->drain(milliseconds(1000)) && output->status()) complete = false;
   }
   terminal_.reset();
-  if (!complete && !left_) {
-    // The guest has ended, the reader is slow: wait as any program would, and let signals end that as they do.
-    sigset_t set = session_signals();
-    ::sigdelset(&set, SIGPIPE);
-    ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  // What is still to be said, here or by the caller, may wait for a slow reader: let signals end that as they do.
+  sigset_t set = session_signals();
+  ::sigdelset(&set, SIGPIPE);
+  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  if (!complete && !left_) {  // the guest has ended, the reader is slow: wait as any program would
     for (auto& output : outputs_) {
       while (output && !output->drain(milliseconds(60'000)) && output->status()) {
       }

@@ -53,6 +53,7 @@ int run(const ImageOptions& options) {
   if (!image) return report(image.error());
   const auto entries = find_boot_entries(*image);
   const auto catalog = image->boot_catalog();
+  const int status = entries || catalog ? kDone : kFailed;
   Output out;
   if (options.json) {
     nlohmann::ordered_json j{{"image", options.image},
@@ -71,16 +72,17 @@ int run(const ImageOptions& options) {
                                     {"sectors", b.sector_count}});
       }
     }
-    out.put(j.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
-    out.put('\n');
-    return kDone;
+    out.document(j);
+    return out.finish(status);
   }
   if (entries) {
     out.put("Entries of the boot menu (* is the default; `vmp run --iso IMAGE --entry ID` boots another):\n");
     std::size_t number = 0;
     for (const IsoBootEntry& entry : *entries) show(out, ++number, entry);
   } else {
-    out.put("Entries of the boot menu: " + entries.error().reason() + "\n");
+    out.put("Entries of the boot menu: ");
+    out.name(entries.error().reason());
+    out.put('\n');
   }
   if (catalog) {
     out.put("Boot images for firmware (El Torito):\n");
@@ -92,7 +94,7 @@ int run(const ImageOptions& options) {
   } else if (image->volume().has_boot_catalog) {
     (void)report(catalog.error());
   }
-  return entries || catalog ? kDone : kFailed;
+  return out.finish(status);
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #endif
 
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "apps/vmp/commands/iso/common.hpp"
 
@@ -24,10 +26,19 @@ int run(const Options& options) {
 #ifdef _WIN32
   ::_setmode(1, _O_BINARY);
 #endif
+  // What is wrong with the arguments is said before anything is written.
+  std::vector<IsoEntry> files;
   for (const std::string& path : options.paths) {
     auto file = image->find(path);
     if (!file) return report(file.error());
-    if (auto written = image->copy_to_descriptor(*file, 1); !written) {
+    if (file->is_directory()) {
+      return report(VmError(ErrorCode::InvalidArgument, "read", "'" + path + "'", "is a directory")
+                        .with_hint("`vmp iso extract` takes whole directories"));
+    }
+    files.push_back(std::move(*file));
+  }
+  for (const IsoEntry& file : files) {
+    if (auto written = image->copy_to_descriptor(file, 1); !written) {
       (void)report(written.error());
       return kFailed;
     }

@@ -8,6 +8,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "apps/vmp/standard_output.hpp"
+#include "apps/vmp/text.hpp"
 
 namespace vm_platform::vmp::iso {
 
@@ -21,8 +26,25 @@ void add_image_options(CLI::App& command, ImageOptions& options) {
   command
       .add_option("--session", options.session,
                   "First sector of the session to read (`info` lists them; default the last)")
+      ->check(whole_number(0, UINT32_MAX))  // sectors have 32 bits (ECMA-119, 8.4.8)
       ->type_name("SECTOR");
   command.add_flag("--json", options.json, "Print one JSON document");
+}
+
+CLI::Validator whole_number(std::uint64_t least, std::uint64_t most) {
+  return {[least, most](std::string& text) -> std::string {
+            std::uint64_t value = 0;
+            const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+            if (status == std::errc() && end == text.data() + text.size() && value >= least && value <= most) return {};
+            return "'" + text + "' is no whole number from " + std::to_string(least) + " to " + std::to_string(most);
+          },
+          ""};
+}
+
+std::string path_from_root(std::string_view path) {
+  while (path.starts_with('/')) path.remove_prefix(1);
+  while (path.ends_with('/')) path.remove_suffix(1);
+  return std::string(path);
 }
 
 Result<SimpleIso9660> open_image(const ImageOptions& options) {
@@ -47,7 +69,6 @@ long write_some(const char* data, std::size_t size) {
 bool is_terminal() { return ::isatty(kStandardOutput) == 1; }
 long write_some(const char* data, std::size_t size) { return ::write(kStandardOutput, data, size); }
 #endif
-constexpr char kHex[] = "0123456789abcdef";
 }  // namespace
 
 Output::Output() : buffer_(std::make_unique_for_overwrite<char[]>(kSize)), terminal_(is_terminal()) {}
@@ -77,36 +98,49 @@ void Output::number(std::uint64_t value, unsigned width) {
   } while (value != 0);
 }
 
-void Output::name(std::string_view text) {
-  if (!terminal_) return put(text);
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7F) {
-      put("\\x");
-      put(kHex[byte >> 4]);
-      put(kHex[byte & 15]);
-    } else {
-      put(c);
-    }
-  }
-}
+void Output::name(std::string_view text) { put(terminal_ ? std::string_view(printable(text)) : text); }
 
 void Output::json(std::string_view text) {
   put('"');
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      put('\\');
-      put(c);
-    } else if (byte < 0x20) {
-      put("\\u00");
-      put(kHex[byte >> 4]);
-      put(kHex[byte & 15]);
+  while (!text.empty()) {
+    const TextRun run = next_run(text);
+    const std::string_view bytes = text.substr(0, run.length);
+    text.remove_prefix(run.length);
+    if (run.kind == TextKind::NotUtf8) {
+      put("\\ufffd");
+    } else if (run.kind == TextKind::Control) {
+      put_control(bytes);
     } else {
-      put(c);
+      for (const char c : bytes) {
+        if (c == '"' || c == '\\') put('\\');
+        put(c);
+      }
     }
   }
   put('"');
+}
+
+void Output::put_control(std::string_view character) {
+  // The second byte of the two-byte ones is their number.
+  put("\\u00");
+  put(hex_digits(character.back()));
+}
+
+void Output::document(const nlohmann::ordered_json& json) {
+  const std::string text = json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  // The only control characters outside of strings are the newlines; strings have none, as dump escapes those below
+  // 0x20.
+  for (std::string_view left = text; !left.empty();) {
+    const TextRun run = next_run(left);
+    const std::string_view bytes = left.substr(0, run.length);
+    if (run.kind == TextKind::Control && bytes != "\n") {
+      put_control(bytes);
+    } else {
+      put(bytes);
+    }
+    left.remove_prefix(run.length);
+  }
+  put('\n');
 }
 
 void Output::two(unsigned value) {
@@ -188,12 +222,18 @@ void Output::flush() {
     if (put < 0 && errno == EINTR) continue;
     if (put <= 0) {
       failed_ = true;
+      lost_output(put == 0 ? EIO : errno);
       break;
     }
     at += put;
     left -= static_cast<std::size_t>(put);
   }
   used_ = 0;
+}
+
+int Output::finish(int status) {
+  flush();
+  return failed_ ? kFailed : status;
 }
 
 void Output::mode(const IsoEntry& entry) {

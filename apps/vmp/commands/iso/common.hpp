@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vm_platform/iso.hpp>
@@ -22,8 +23,13 @@ struct ImageOptions {
 };
 void add_image_options(CLI::App& command, ImageOptions& options);
 [[nodiscard]] Result<SimpleIso9660> open_image(const ImageOptions& options);
+/// Accepts whole numbers from `least` to `most`. CLI11 alone takes -1 and what is too large for some other number.
+[[nodiscard]] CLI::Validator whole_number(std::uint64_t least, std::uint64_t most);
+/// A path as an argument gives it, the way in which lists give paths: from the image's root, no `/` before or after it.
+[[nodiscard]] std::string path_from_root(std::string_view path);
 
-/// Buffered standard output that formats without allocating. A failed write ends all further output.
+/// Buffered standard output that formats without allocating. A failed write is complained of, and ends all further
+/// output.
 class Output {
  public:
   Output();
@@ -46,19 +52,24 @@ class Output {
   void mode(const IsoEntry& entry);
   /// A name as it can be shown: on a terminal control characters are escaped, so that no image drives the terminal.
   void name(std::string_view text);
-  /// A quoted JSON string.
+  /// A quoted JSON string. Control characters are escaped, U+0080 to U+009F too; what is not UTF-8 becomes U+FFFD.
   void json(std::string_view text);
+  /// A whole JSON document, indented, its strings as `json` writes them, and a newline.
+  void document(const nlohmann::ordered_json& json);
   /// `2024-05-17 12:30`, in the zone it was recorded in; blanks where there is none.
   void time(const IsoTime& time);
   /// `"2024-05-17T12:30:15+02:00"` or `null`.
   void json_time(const IsoTime& time);
   void flush();
+  /// Writes out what is buffered. Returns `status`, or `kFailed` where output was lost.
+  [[nodiscard]] int finish(int status);
   [[nodiscard]] bool failed() const { return failed_; }
   [[nodiscard]] bool on_terminal() const { return terminal_; }
 
  private:
   [[nodiscard]] std::size_t room() const { return kSize - used_; }
   void put_large(std::string_view text);
+  void put_control(std::string_view character);
   void date(const IsoTime& time, char separator);
   void two(unsigned value);
   static constexpr std::size_t kSize = std::size_t{64} * 1024, kMaxWidth = 32;

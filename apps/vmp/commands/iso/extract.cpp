@@ -3,8 +3,10 @@
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
+#include <filesystem>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vm_platform/iso_extract.hpp>
 
@@ -63,12 +65,23 @@ class Meter {
   std::thread thread_;
 };
 
+/// The directories above the target; it is made itself by the extraction.
+Result<void> make_parents(const std::string& target) {
+  const std::filesystem::path parent = std::filesystem::path(target).parent_path();
+  if (parent.empty()) return {};
+  std::error_code error;
+  std::filesystem::create_directories(parent, error);
+  if (error) return fail(VmError::from_os(error.value(), "make directory", "'" + parent.string() + "'"));
+  return {};
+}
+
 int run(const Options& options) {
   if (options.resume && options.overwrite) {
     return report(VmError(ErrorCode::InvalidArgument, "vmp iso extract", "--resume --overwrite", "exclude each other"));
   }
   auto image = open_image(options);
   if (!image) return report(image.error());
+  if (auto made = make_parents(options.target); !made) return report(made.error());
   IsoExtractOptions extract;
   extract.from = options.from;
   extract.patterns = options.patterns;
@@ -95,6 +108,7 @@ int run(const Options& options) {
   for (const VmError& error : result->errors) (void)report(error);
   if (result->failures > result->errors.size())
     fmt::print(stderr, "vmp: and {} more\n", result->failures - result->errors.size());
+  for (const std::string& pattern : result->unmatched) complain("nothing matches '" + pattern + "'");
   if (options.json) {
     out.put("{\"image\":");
     out.json(options.image);
@@ -117,8 +131,9 @@ int run(const Options& options) {
     if (result->failures != 0) out.put(fmt::format("; {} failed", result->failures));
     out.put(result->stopped ? "; stopped: --resume goes on\n" : "\n");
   }
-  out.flush();
-  return result->failures != 0 || result->without_owner != 0 || result->stopped ? kFailed : kDone;
+  const bool whole =
+      result->failures == 0 && result->unmatched.empty() && result->without_owner == 0 && !result->stopped;
+  return out.finish(whole ? kDone : kFailed);
 }
 
 }  // namespace
@@ -131,10 +146,14 @@ void add_extract(CLI::App& iso, Action& action) {
       ->add_option("pattern", options->patterns,
                    "Shell patterns on paths (*, **, ?, [a-z]); a directory is taken whole")
       ->type_name("PATTERN");
-  command->add_option("-C,--to", options->target, "Target directory; made if it is not there (default .)")
+  command
+      ->add_option("-C,--to", options->target,
+                   "Target directory; made, with those above it, if it is not there (default .)")
       ->type_name("DIR");
   command->add_option("--from", options->from, "Extract the content of this directory of the image")->type_name("PATH");
-  command->add_option("-j,--jobs", options->jobs, "Threads (default one for each CPU)")->type_name("N");
+  command->add_option("-j,--jobs", options->jobs, "Threads (default one for each CPU)")
+      ->check(whole_number(0, 1024))
+      ->type_name("N");
   command->add_flag("--resume", options->resume, "Go on with an extraction: keep what has the image's size and time");
   command->add_flag("--overwrite", options->overwrite, "Replace what is there already");
   command->add_flag("--owners", options->owners, "Restore owners and set-id bits (needs privileges)");

@@ -34,8 +34,7 @@ int run(const Options& options) {
     out.json(options.image);
     out.put(",\"entries\":[");
   }
-  std::string prefix = options.below.substr(std::min(options.below.find_first_not_of('/'), options.below.size()));
-  while (prefix.ends_with('/')) prefix.pop_back();
+  std::string prefix = path_from_root(options.below);
   if (!prefix.empty()) prefix += '/';
   int status = kDone;
   bool first = true;
@@ -68,8 +67,7 @@ int run(const Options& options) {
     out.put(options.zero ? std::string_view("\0", 1) : "\n");
   }
   if (options.json) out.put("]}\n");
-  out.flush();
-  return out.failed() ? kFailed : status;
+  return out.finish(status);
 }
 
 }  // namespace

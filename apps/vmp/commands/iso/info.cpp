@@ -86,9 +86,8 @@ int run(const ImageOptions& options) {
   const auto catalog = image->boot_catalog();
   Output out;
   if (options.json) {
-    out.put(to_json(options, v, catalog).dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
-    out.put('\n');
-    return kDone;
+    out.document(to_json(options, v, catalog));
+    return out.finish(kDone);
   }
   line(out, "image", options.image);
   line(out, "volume", v.volume_id);
@@ -142,7 +141,7 @@ int run(const ImageOptions& options) {
   } else if (v.has_boot_catalog) {
     line(out, "boot image", catalog.error().message());
   }
-  return kDone;
+  return out.finish(kDone);
 }
 
 }  // namespace

@@ -24,15 +24,15 @@ class Lister {
       out_.put(",\"entries\":[");
     }
     for (const std::string& path : paths) {
-      auto top = iso_.find(path);
+      // As ls(1): with details a link is shown itself, unless a / after it asks for what it leads to.
+      const bool itself = (options_.details || options_.json) && !path.ends_with('/');
+      auto top = iso_.find(path, itself ? IsoFollow::No : IsoFollow::Yes);
       if (!top) {
         worst(report(top.error()));
         continue;
       }
       if (top->is_directory()) {
-        const std::size_t skip = path.find_first_not_of('/');
-        std::string shown = skip == std::string::npos ? "" : path.substr(skip);
-        while (shown.ends_with('/')) shown.pop_back();
+        const std::string shown = path_from_root(path);
         if (options_.recursive && !options_.json) {
           recurse(*top, shown);
         } else if (options_.json) {
@@ -42,12 +42,11 @@ class Lister {
           list(*top);
         }
       } else {
-        entry(path, *top);
+        entry(options_.json ? path_from_root(path) : path, *top);
       }
     }
     if (options_.json) out_.put("]}\n");
-    out_.flush();
-    return out_.failed() ? kFailed : status_;
+    return out_.finish(status_);
   }
 
  private:
@@ -161,7 +160,8 @@ void add_ls(CLI::App& iso, Action& action) {
   command->add_flag("-l,--long", options->details, "Mode, links, owner, size and time of each entry");
   command->add_flag("-R,--recursive", options->recursive, "Also everything below");
   command->footer(
-      "Entries come in the order in which the image records them.\nExamples:\n"
+      "Entries come in the order in which the image records them. With -l or --json a symbolic link is shown itself;\n"
+      "LINK/ lists the directory that it leads to.\nExamples:\n"
       "  vmp iso ls debian.iso\n  vmp iso ls -l debian.iso /install.amd\n  vmp iso ls -lR --names joliet debian.iso");
   command->callback([options, &action] {
     action = [options] {

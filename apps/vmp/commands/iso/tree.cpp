@@ -28,6 +28,8 @@ int run(const Options& options) {
   int status = kDone;
   std::uint64_t directories = 0, others = 0;
   IsoEntry entry;
+  std::string path, prefix = path_from_root(options.path);
+  if (!prefix.empty()) prefix += '/';
   IsoWalk walk(*image, *top);
   while (!out.failed()) {
     auto more = walk.next(entry);
@@ -41,7 +43,9 @@ int run(const Options& options) {
     if (walk.depth() + 1 >= options.depth) walk.skip();
     if (json) {
       if (directories + others > 0) out.put(',');
-      put_json_entry(out, walk.path(), entry);
+      path = prefix;
+      path += walk.path();
+      put_json_entry(out, path, entry);
     } else {
       for (std::size_t i = 0; i < walk.depth() + 1; ++i) out.put("    ");
       out.name(entry.name);
@@ -61,8 +65,7 @@ int run(const Options& options) {
     put_count(out, directories, " directories, ");
     put_count(out, others, " files\n");
   }
-  out.flush();
-  return out.failed() ? kFailed : status;
+  return out.finish(status);
 }
 
 }  // namespace
@@ -72,7 +75,9 @@ void add_tree(CLI::App& iso, Action& action) {
   auto options = std::make_shared<Options>();
   add_image_options(*command, *options);
   command->add_option("path", options->path, "Where to begin (default /)")->type_name("PATH");
-  command->add_option("-L,--depth", options->depth, "Levels to show")->type_name("N");
+  command->add_option("-L,--depth", options->depth, "Levels to show, 1 or more")
+      ->check(whole_number(1, UINT32_MAX))
+      ->type_name("N");
   command->footer("Examples:\n  vmp iso tree debian.iso -L 2\n  vmp iso tree debian.iso /isolinux");
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }

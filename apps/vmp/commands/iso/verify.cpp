@@ -41,10 +41,7 @@ class Objects final : public IsoIssueSink {
   const char* separator_ = "";
 };
 
-int finish(Output& out, const IsoVerifyReport& counted) {
-  out.flush();
-  return counted.errors != 0 || out.failed() ? kFailed : kDone;
-}
+int status_of(const IsoVerifyReport& counted) { return counted.errors != 0 ? kFailed : kDone; }
 
 int run_json(const ImageOptions& options, const SimpleIso9660& image, Output& out) {
   IsoVerifyReport counted;
@@ -64,7 +61,7 @@ int run_json(const ImageOptions& options, const SimpleIso9660& image, Output& ou
     object.number("bytes", counted.bytes);
   }
   out.put('\n');
-  return finish(out, counted);
+  return out.finish(status_of(counted));
 }
 
 int run(const ImageOptions& options) {
@@ -80,7 +77,7 @@ int run(const ImageOptions& options) {
   put_count(out, counted->bytes, " bytes read: ");
   put_count(out, counted->errors, " errors, ");
   put_count(out, counted->warnings, " warnings\n");
-  return finish(out, *counted);
+  return out.finish(status_of(*counted));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "iso/extract_target.hpp"
@@ -20,13 +21,17 @@ struct Batch {
 };
 constexpr std::size_t kBatch = 64, kQueue = 32;
 constexpr std::size_t kMaxErrors = 100;
+constexpr unsigned kMaxThreads = 64;
 
 /// Threads that write batches; the walk fills a short queue.
 class Writers {
  public:
   Writers(const SimpleIso9660& image, const IsoExtractOptions& options, unsigned threads)
       : iso_(image), options_(options) {
-    for (unsigned i = 1; i < threads; ++i) threads_.emplace_back([this] { work(); });
+    try {
+      for (unsigned i = 1; i < std::min(threads, kMaxThreads); ++i) threads_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {  // the host gives no more of them: fewer do the same
+    }
   }
   Writers(const Writers&) = delete;
   Writers& operator=(const Writers&) = delete;
@@ -43,6 +48,13 @@ class Writers {
     queue_.push_back(std::move(batch));
     lock.unlock();
     ready_.notify_one();
+  }
+
+  /// Returns once all that was submitted is written, so that its directories are closed.
+  void drain() {
+    std::unique_lock lock(mutex_);
+    while (!queue_.empty()) write_first(lock);
+    idle_.wait(lock, [this] { return busy_ == 0; });
   }
 
   void finish() {
@@ -73,11 +85,21 @@ class Writers {
       std::unique_lock lock(mutex_);
       ready_.wait(lock, [this] { return closed_ || !queue_.empty(); });
       if (queue_.empty()) return;
-      Batch batch = std::move(queue_.front());
+      write_first(lock);
+    }
+  }
+
+  /// Unlocks while it writes.
+  void write_first(std::unique_lock<std::mutex>& lock) {
+    {
+      const Batch batch = std::move(queue_.front());
       queue_.pop_front();
+      ++busy_;
       lock.unlock();
       write(batch);
     }
+    lock.lock();
+    if (--busy_ == 0) idle_.notify_all();
   }
 
   void write(const Batch& batch) {
@@ -87,6 +109,7 @@ class Writers {
       auto outcome = batch.directory->add(iso_, entry);
       if (!outcome) {
         const VmError& error = outcome.error();
+        if (error.code() == ErrorCode::Interrupted && stopped()) break;  // not a failure: the report says `stopped`
         failed(VmError(error.code(), "extract", "'" + batch.path + entry.name + "'", error.reason())
                    .with_hint(error.hint()));
         continue;
@@ -117,8 +140,9 @@ class Writers {
   const SimpleIso9660& iso_;
   const IsoExtractOptions& options_;
   std::mutex mutex_, report_mutex_;
-  std::condition_variable ready_;
+  std::condition_variable ready_, idle_;
   std::deque<Batch> queue_;
+  unsigned busy_ = 0;  ///< Threads that write a batch of the queue.
   bool closed_ = false;
   std::vector<std::thread> threads_;
 };
@@ -126,7 +150,9 @@ class Writers {
 /// Directories from the target to where the walk is; made only once something in them is wanted.
 class Way {
  public:
-  Way(Directory top, Writers& writers) : writers_(writers) { levels_.push_back({std::move(top), {}, {}, true}); }
+  Way(Directory top, Writers& writers, const iso::TargetState& state) : writers_(writers), state_(state) {
+    levels_.push_back({std::move(top), {}, {}, true});
+  }
 
   /// The walk is now at `depth` (0: directly in the target).
   void leave_to(std::size_t depth) {
@@ -150,6 +176,8 @@ class Way {
         continue;
       }
       level.tried = true;
+      // What waits to be written holds the directories on its own way open.
+      if (state_.open >= state_.most_open) writers_.drain();
       auto made = levels_[i - 1].directory->enter(levels_[i - 1].directory, level.entry);
       if (!made) {
         writers_.failed(VmError(made.error().code(), "extract", "'" + path(i) + "'", made.error().reason())
@@ -188,6 +216,7 @@ class Way {
     level.waiting.clear();
   }
   Writers& writers_;
+  const iso::TargetState& state_;
   std::vector<Level> levels_;
 };
 
@@ -243,7 +272,7 @@ Result<IsoExtractReport> iso_extract(const SimpleIso9660& image, const std::stri
   const unsigned cpus = std::max(1u, std::thread::hardware_concurrency());
   Writers writers(image, options, options.threads != 0 ? options.threads : std::min(cpus, 8u));
   {
-    Way way(std::move(*opened), writers);
+    Way way(std::move(*opened), writers, state);
     if (!top->is_directory()) {
       way.add(*top);
       way.leave_to(0);

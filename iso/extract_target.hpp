@@ -10,6 +10,8 @@ namespace vm_platform::iso {
 /// What all directories of one extraction have in common; it outlives them.
 struct TargetState {
   std::atomic<std::uint64_t> without_owner = 0;  ///< As in IsoExtractReport.
+  std::atomic<std::uint64_t> open = 0;           ///< Directories that hold a descriptor.
+  std::uint64_t most_open = UINT64_MAX;          ///< So many leave the writers the descriptors that they need.
 };
 
 /// Thread-safe. The last owner's release restores the directory's own mode and time: then all its files are there.

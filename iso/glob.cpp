@@ -1,23 +1,32 @@
+#include <algorithm>
 #include <vm_platform/iso.hpp>
+
+#include "iso/text.hpp"
 
 namespace vm_platform {
 namespace {
 
+/// The character of a UTF-8 text at `at`; a byte that is none counts as one. Compared as bytes, characters have the
+/// order of their code points.
+std::string_view character(std::string_view text, std::size_t at) {
+  return text.substr(at, std::max<std::size_t>(iso::utf8_length(text.substr(at)), 1));
+}
+
 /// Whether `c` is in the set that begins behind its `[`; `end` becomes the index behind `]`, or npos without one.
-bool in_set(std::string_view pattern, std::size_t at, char c, std::size_t& end) {
+bool in_set(std::string_view pattern, std::size_t at, std::string_view c, std::size_t& end) {
   const bool negated = at < pattern.size() && (pattern[at] == '!' || pattern[at] == '^');
   if (negated) ++at;
   bool found = false;
   for (bool first = true; at < pattern.size() && (first || pattern[at] != ']'); first = false) {
-    char low = pattern[at++];
-    if (low == '\\' && at < pattern.size()) low = pattern[at++];
-    char high = low;
+    if (pattern[at] == '\\' && at + 1 < pattern.size()) ++at;
+    const std::string_view low = character(pattern, at);
+    at += low.size();
+    std::string_view high = low;
     if (at + 1 < pattern.size() && pattern[at] == '-' && pattern[at + 1] != ']') {
-      high = pattern[at + 1];
-      at += 2;
+      high = character(pattern, at + 1);
+      at += 1 + high.size();
     }
-    const auto value = static_cast<unsigned char>(c);
-    found = found || (static_cast<unsigned char>(low) <= value && value <= static_cast<unsigned char>(high));
+    found = found || (low <= c && c <= high);
   }
   end = at < pattern.size() ? at + 1 : std::string_view::npos;
   return found != negated;
@@ -46,31 +55,32 @@ bool iso_glob_match(std::string_view pattern, std::string_view path) {
     }
     bool matched = false;
     if (s < path.size() && p < pattern.size()) {
-      const char c = path[s];
-      if (pattern[p] == '?') {
-        matched = c != '/';
-        if (matched) ++p;
-      } else if (pattern[p] == '[') {
-        std::size_t end = 0;
-        matched = c != '/' && in_set(pattern, p + 1, c, end) && end != std::string_view::npos;
-        if (matched) p = end;
+      std::size_t next = p + 1, size = 1;
+      if (pattern[p] == '?' || pattern[p] == '[') {
+        const std::string_view c = character(path, s);
+        size = c.size();
+        matched =
+            c != "/" && (pattern[p] == '?' || (in_set(pattern, p + 1, c, next) && next != std::string_view::npos));
       } else {
         const std::size_t literal = pattern[p] == '\\' && p + 1 < pattern.size() ? p + 1 : p;
-        matched = pattern[literal] == c;
-        if (matched) p = literal + 1;
+        matched = pattern[literal] == path[s];
+        next = literal + 1;
+      }
+      if (matched) {
+        p = next;
+        s += size;
       }
     } else if (s == path.size() && p == pattern.size()) {
       return true;
     }
-    if (matched) {
-      ++s;
-    } else if (star.pattern != std::string_view::npos && star.path < path.size() && path[star.path] != '/') {
+    if (matched) continue;
+    if (star.pattern != std::string_view::npos && star.path < path.size() && path[star.path] != '/') {
       p = star.pattern;
-      s = ++star.path;
+      s = star.path += character(path, star.path).size();
     } else if (double_star.pattern != std::string_view::npos && double_star.path < path.size()) {
       star = {};
       p = double_star.pattern;
-      s = ++double_star.path;
+      s = double_star.path += character(path, double_star.path).size();
     } else {
       return false;
     }

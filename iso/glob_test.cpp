@@ -29,6 +29,19 @@ TEST(IsoGlobTest, SetsQuestionMarksAndQuotes) {
   EXPECT_TRUE(iso_glob_match("", ""));
 }
 
+TEST(IsoGlobTest, CharactersNotBytes) {
+  EXPECT_TRUE(iso_glob_match("?.txt", "\u00e9.txt"));
+  EXPECT_FALSE(iso_glob_match("??.txt", "\u00e9.txt"));
+  EXPECT_TRUE(iso_glob_match("[\u00e9].txt", "\u00e9.txt"));
+  EXPECT_FALSE(iso_glob_match("[\u00e9].txt", "\u00e8.txt")) << "the same first byte";
+  EXPECT_TRUE(iso_glob_match("[a-\u00fc]x[!\u4e00-\u9fff]", "\u00e9x\U0001F4BF"));
+  EXPECT_FALSE(iso_glob_match("[!\u4e00-\u9fff]", "\u597d"));
+  EXPECT_TRUE(iso_glob_match("?*[\u00e9]", "\u00e8\u00e9"));
+  EXPECT_FALSE(iso_glob_match("?*[!\u00e9]", "\u00e9\u00e9")) << "half a character is none";
+  EXPECT_FALSE(iso_glob_match("**[!\u00e9]", "\u00e9"));
+  EXPECT_TRUE(iso_glob_match("a?[\xff]", "a\xfe\xff")) << "bytes that are no UTF-8 stand for themselves";
+}
+
 TEST(IsoGlobTest, HostilePatternsDoNotBlowUp) {
   const std::string path(400, 'a');
   std::string pattern;

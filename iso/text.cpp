@@ -23,9 +23,6 @@ void append_utf8(std::string& to, char32_t c) {
   }
 }
 
-namespace {
-/// Length of the valid UTF-8 sequence at the start of `bytes`, 0 if there is none (overlong forms and surrogates are
-/// not).
 std::size_t utf8_length(std::string_view bytes) {
   const auto at = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
   const unsigned char lead = at(0);
@@ -44,7 +41,6 @@ std::size_t utf8_length(std::string_view bytes) {
   if (lead == 0xF4 && at(1) >= 0x90) return 0;
   return length;
 }
-}  // namespace
 
 void append_as_utf8(std::string& to, std::string_view bytes) {
   // Nearly all names are ASCII: eight bytes at a time tell.

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -295,8 +296,10 @@ class SimpleIso9660 final : public Iso9660 {
   [[nodiscard]] Result<IsoExtendedAttributes> extended_attributes(const IsoEntry& file) const override;
 
   /// Writes a whole file to a descriptor, by the quickest way the host has (on Linux without copying through this
-  /// process). Returns the bytes written.
-  [[nodiscard]] Result<std::uint64_t> copy_to_descriptor(const IsoEntry& file, int descriptor) const;
+  /// process). Returns the bytes written. Once `*stop` is true it ends after the next 16 MiB at most, with
+  /// `Interrupted`.
+  [[nodiscard]] Result<std::uint64_t> copy_to_descriptor(const IsoEntry& file, int descriptor,
+                                                         const std::atomic<bool>* stop = nullptr) const;
 
   struct Impl;
   [[nodiscard]] const Impl& impl() const noexcept { return *impl_; }
@@ -335,7 +338,7 @@ class IsoWalk {
   std::unique_ptr<State> state_;
 };
 
-/// Shell pattern on a path: `*` and `?` do not match `/`, `**` does, `[a-z]` and `[!a-z]` are sets, `\` quotes.
+/// Shell pattern on a UTF-8 path: `*` and `?` do not match `/`, `**` does, `[a-z]` and `[!a-z]` are sets, `\` quotes.
 [[nodiscard]] bool iso_glob_match(std::string_view pattern, std::string_view path);
 
 /// One inconsistency found by `iso_verify`.

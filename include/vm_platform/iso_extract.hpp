@@ -16,7 +16,8 @@ enum class IsoExisting : std::uint8_t {
   Overwrite,  ///< Written anew.
 };
 
-/// Counts that other threads may watch; `stop` ends the extraction after what is being written.
+/// Counts that other threads may watch; `stop` ends the extraction within 16 MiB, and removes the files that were being
+/// written.
 struct IsoExtractProgress {
   std::atomic<std::uint64_t> files = 0, bytes = 0;
   std::atomic<bool> stop = false;
@@ -27,7 +28,7 @@ struct IsoExtractOptions {
   /// As `iso_glob_match`; `/` or `./` before and `/` after them are left out. A directory that matches is taken whole.
   /// None: everything.
   std::vector<std::string> patterns;
-  unsigned threads = 0;  ///< 0: one for each CPU, at most 8.
+  unsigned threads = 0;  ///< 0: one for each CPU, at most 8. Never more than 64.
   IsoExisting existing = IsoExisting::Refuse;
   bool owners = false;         ///< Also owner, group and set-id bits; needs privileges. Not on Windows.
   bool special_files = false;  ///< Also device nodes and named pipes; needs privileges.
@@ -50,9 +51,10 @@ struct IsoExtractReport {
 /// Writes what `options` choose below `target`, which is made if it is not there. Each path is opened one component at
 /// a time without following symbolic links, so that neither a name nor a link of the image (nor someone who changes the
 /// target meanwhile) leads elsewhere. Times and modes are restored, with `IsoExisting::Refuse` only of what was not
-/// there before. A file is there whole or not at all: one that fails is removed, large ones get their name last. Names
-/// that are no file names (`..`, with `/`) are failures of those entries. Fails itself only where nothing could be
-/// begun.
+/// there before. A file is there whole or not at all: one that fails or is stopped is removed. Where the process is
+/// killed, one of at most 1 MiB can stay cut short; larger ones get their name last. Names that are no file names
+/// (`..`, with `/`) are failures of those entries; so are directories more than 512 deep. Fails itself only where
+/// nothing could be begun.
 [[nodiscard]] Result<IsoExtractReport> iso_extract(const SimpleIso9660& iso, const std::string& target,
                                                    const IsoExtractOptions& options = {});
 

@@ -36,30 +36,33 @@ Result<void> write_zeros(int descriptor, std::uint64_t size) {
   return {};
 }
 
-std::uint64_t copy_in_kernel(int from, std::uint64_t offset, std::uint64_t size, int to) {
+std::uint64_t copy_in_kernel(int from, std::uint64_t offset, std::uint64_t size, int to,
+                             const std::atomic<bool>* stop) {
   std::uint64_t done = 0;
 #ifdef __linux__
+  // The kernel ends a step only for a deadly signal; so many bytes that the calls cost nothing.
+  constexpr std::uint64_t kStep = 16 * kMiB;
   // Each is refused for some pairs of files (another file system, a pipe, an old kernel): the caller copies the rest.
   struct stat status{};
   const bool to_file = ::fstat(to, &status) == 0 && S_ISREG(status.st_mode);
-  while (to_file && done < size) {
+  while (to_file && done < size && !is_set(stop)) {
     off64_t at = static_cast<off64_t>(offset + done);
-    const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(size - done, std::uint64_t{1} << 30));
+    const auto want = static_cast<std::size_t>(std::min(size - done, kStep));
     const ssize_t put = ::copy_file_range(from, &at, to, nullptr, want, 0);
     if (put < 0 && errno == EINTR) continue;
     if (put <= 0) break;
     done += static_cast<std::uint64_t>(put);
   }
-  while (done < size) {
+  while (done < size && !is_set(stop)) {
     off_t at = static_cast<off_t>(offset + done);
-    const auto want = static_cast<std::size_t>(std::min<std::uint64_t>(size - done, std::uint64_t{1} << 30));
+    const auto want = static_cast<std::size_t>(std::min(size - done, kStep));
     const ssize_t put = ::sendfile(to, from, &at, want);
     if (put < 0 && errno == EINTR) continue;
     if (put <= 0) break;
     done += static_cast<std::uint64_t>(put);
   }
 #else
-  (void)from, (void)offset, (void)size, (void)to;
+  (void)from, (void)offset, (void)size, (void)to, (void)stop;
 #endif
   return done;
 }

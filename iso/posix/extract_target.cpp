@@ -1,9 +1,11 @@
 #include "iso/extract_target.hpp"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <fstream>
@@ -26,6 +28,19 @@ class Descriptor {
 
  private:
   int value_;
+};
+
+class Counted {
+ public:
+  explicit Counted(std::atomic<std::uint64_t>& count) : count_(count) {
+    count_.fetch_add(1, std::memory_order_relaxed);
+  }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+  ~Counted() { count_.fetch_sub(1, std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::uint64_t>& count_;
 };
 
 /// Mode bits that open() will not give, without changing the process' umask to ask for it; all of them where unknown.
@@ -57,7 +72,7 @@ class PosixDirectory final : public TargetDirectory {
   /// Gets `restore`'s owner, mode and time in the end, where there is one.
   PosixDirectory(int descriptor, std::shared_ptr<const Common> common, std::shared_ptr<TargetDirectory> parent,
                  const IsoEntry* restore)
-      : directory_(descriptor), common_(std::move(common)), parent_(std::move(parent)) {
+      : counted_(common->state.open), directory_(descriptor), common_(std::move(common)), parent_(std::move(parent)) {
     if (restore != nullptr) {
       restore_ = true;
       modified_ = restore->modified;
@@ -73,7 +88,7 @@ class PosixDirectory final : public TargetDirectory {
     if (!restore_) return;
     // What can't be restored (no privileges, a file system without modes) leaves a directory that is usable all the
     // same.
-    const bool owned = !common_->options.owners || counted(::fchown(directory_.get(), uid_, gid_));
+    const bool owned = !common_->options.owners || owner_given(::fchown(directory_.get(), uid_, gid_));
     (void)::fchmod(directory_.get(), owned ? mode_ : mode_ & ~kSetId);
     set_times(directory_.get(), accessed_, modified_);
   }
@@ -119,7 +134,7 @@ class PosixDirectory final : public TargetDirectory {
 
  private:
   /// Whether changing an owner, which returned `result`, went well.
-  [[nodiscard]] bool counted(int result) const {
+  [[nodiscard]] bool owner_given(int result) const {
     if (result != 0) common_->state.without_owner.fetch_add(1, std::memory_order_relaxed);
     return result == 0;
   }
@@ -147,6 +162,11 @@ class PosixDirectory final : public TargetDirectory {
     const IsoTime& access = accessed.present ? accessed : modified;
     return {timespec{static_cast<time_t>(access.seconds), static_cast<long>(access.nanoseconds)},
             timespec{static_cast<time_t>(modified.seconds), static_cast<long>(modified.nanoseconds)}};
+  }
+
+  [[nodiscard]] const std::atomic<bool>* stop() const {
+    const IsoExtractProgress* const progress = common_->options.progress;
+    return progress != nullptr ? &progress->stop : nullptr;
   }
 
   /// What stands in the way of `entry`: true if it may stay as it is, false if it has been removed.
@@ -178,7 +198,7 @@ class PosixDirectory final : public TargetDirectory {
     }
     const char* name = entry.name.c_str();
     if (common_->options.owners)
-      (void)counted(::fchownat(directory_.get(), name, entry.uid, entry.gid, AT_SYMLINK_NOFOLLOW));
+      (void)owner_given(::fchownat(directory_.get(), name, entry.uid, entry.gid, AT_SYMLINK_NOFOLLOW));
     if (entry.modified.present) {
       (void)::utimensat(directory_.get(), name, both(entry.accessed, entry.modified).data(), AT_SYMLINK_NOFOLLOW);
     }
@@ -189,7 +209,7 @@ class PosixDirectory final : public TargetDirectory {
   void finish_file(int file, const IsoEntry& entry) const {
     mode_t mode = mode_of(entry);
     // Set-id bits are for the image's owner; for any other they give away what is not the image's to give.
-    if (common_->options.owners && !counted(::fchown(file, entry.uid, entry.gid))) mode &= ~kSetId;
+    if (common_->options.owners && !owner_given(::fchown(file, entry.uid, entry.gid))) mode &= ~kSetId;
     if (entry.has_posix && ((mode & common_->masked) != 0 || (mode & 07000) != 0)) (void)::fchmod(file, mode);
     set_times(file, entry.accessed, entry.modified);
   }
@@ -243,7 +263,8 @@ class PosixDirectory final : public TargetDirectory {
       ::unlinkat(directory_.get(), partial.c_str(), 0);
       return fail(std::move(error));
     };
-    if (auto written = iso.copy_to_descriptor(entry, file.get()); !written) return give_up(std::move(written.error()));
+    if (auto written = iso.copy_to_descriptor(entry, file.get(), stop()); !written)
+      return give_up(std::move(written.error()));
     finish_file(file.get(), entry);
     if (rename_new(partial, entry.name) != 0) return give_up(VmError::from_os(errno, "write", entry.name));
     return Outcome::Written;
@@ -258,6 +279,7 @@ class PosixDirectory final : public TargetDirectory {
     return ::renameat(directory_.get(), from.c_str(), directory_.get(), to.c_str());
   }
 
+  Counted counted_;  ///< Until the descriptor is closed.
   Descriptor directory_;
   std::shared_ptr<const Common> common_;
   std::shared_ptr<TargetDirectory> parent_;  ///< Restored after this one.
@@ -280,6 +302,10 @@ Result<std::shared_ptr<TargetDirectory>> open_target(const std::string& path, co
   if (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST) return os_failure("make directory", path);
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0) return os_failure("open directory", path);
+  // Above what a writer opens at a time there are the image, the standard streams, and what else the process has.
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+    state.most_open = limit.rlim_cur - std::min<rlim_t>(limit.rlim_cur / 4, 128);
   auto common = std::make_shared<const Common>(Common{options, state, masked_bits()});
   return std::make_shared<PosixDirectory>(descriptor, std::move(common), nullptr, nullptr);
 }

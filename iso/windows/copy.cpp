@@ -19,6 +19,6 @@ Result<void> write_all(int descriptor, Bytes bytes) {
 
 Result<void> write_zeros(int descriptor, std::uint64_t size) { return write_zero_bytes(descriptor, size); }
 
-std::uint64_t copy_in_kernel(int, std::uint64_t, std::uint64_t, int) { return 0; }
+std::uint64_t copy_in_kernel(int, std::uint64_t, std::uint64_t, int, const std::atomic<bool>*) { return 0; }
 
 }  // namespace vm_platform::iso

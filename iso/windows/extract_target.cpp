@@ -118,7 +118,7 @@ class WindowsDirectory final : public TargetDirectory {
     return false;
   }
 
-  static Result<Outcome> fill(const SimpleIso9660& iso, const IsoEntry& entry, HANDLE file) {
+  Result<Outcome> fill(const SimpleIso9660& iso, const IsoEntry& entry, HANDLE file) const {
     std::vector<std::byte> buffer(static_cast<std::size_t>(std::min<std::uint64_t>(entry.size, 1 * kMiB)));
     const auto give_up = [&](VmError error) {
       FILE_DISPOSITION_INFO remove{TRUE};
@@ -126,6 +126,8 @@ class WindowsDirectory final : public TargetDirectory {
       return fail(std::move(error));
     };
     for (std::uint64_t done = 0; done < entry.size;) {
+      if (options_.progress != nullptr && options_.progress->stop.load(std::memory_order_relaxed))
+        return give_up(VmError(ErrorCode::Interrupted, "write", entry.name, "was stopped"));
       auto got = iso.read(entry, done, buffer);
       if (!got) return give_up(std::move(got.error()));
       DWORD put = 0;

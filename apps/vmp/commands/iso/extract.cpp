@@ -94,6 +94,9 @@ int run(const Options& options) {
   extract.progress = &progress;
   std::signal(SIGINT, stop);
   std::signal(SIGTERM, stop);
+#ifdef SIGHUP
+  if (std::signal(SIGHUP, stop) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);  // as nohup has it
+#endif
   const auto start = std::chrono::steady_clock::now();
   Output out;
   auto result = [&] {

@@ -34,11 +34,15 @@ std::optional<Result<void>> write_within(std::chrono::milliseconds limit, const 
     // others would wait for (the journal's lock, a pipe to the caller), and no key on a terminal reaches it.
     if (::_Fork() != 0) ::_exit(0);
     ::setsid();
-    ::dup2(to.get(), STDIN_FILENO);
-    ::close_range(STDIN_FILENO + 1, ~0U, 0);
+    constexpr int kAnswer = 3;  // behind the standard ones, which must not become the kernel's file
+    if (::dup2(to.get(), kAnswer) < 0) ::_exit(1);
+    const int null = ::open("/dev/null", O_RDWR);
+    for (int standard = 0; standard < kAnswer; ++standard)
+      if (null < 0 || ::dup2(null, standard) < 0) ::_exit(1);
+    ::close_range(kAnswer + 1, ~0U, 0);
     const int file = ::open(path.c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC);
     const int error = file < 0 || ::write(file, text.data(), text.size()) < 0 ? errno : 0;
-    ::_exit(::write(STDIN_FILENO, &error, sizeof error) < 0 ? 1 : 0);
+    ::_exit(::write(kAnswer, &error, sizeof error) < 0 ? 1 : 0);
   }
   if (child < 0) return fail(VmError::from_os(errno, std::move(operation), "fork"));
   to = Descriptor();

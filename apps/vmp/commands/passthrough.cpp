@@ -76,7 +76,7 @@ Result<TakeOptions> take_options(const Options& options, const std::vector<PciAd
     gpu.rom_file = take.guest.rom_file;
     const auto rom = guest_rom(gpu, [] { return std::vector<std::uint8_t>{}; });
     if (!rom) return fail(rom.error());
-    for (const std::string& problem : rom->problems) fmt::print(stderr, "vmp: {}: {}\n", options.rom, problem);
+    for (const std::string& problem : rom->problems) complain(options.rom + ": " + problem);
   }
   return take;
 }

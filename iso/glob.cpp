@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <vm_platform/iso.hpp>
 
-#include "iso/text.hpp"
+#include "core/utf8.hpp"
 
 namespace vm_platform {
 namespace {
@@ -9,7 +9,7 @@ namespace {
 /// The character of a UTF-8 text at `at`; a byte that is none counts as one. Compared as bytes, characters have the
 /// order of their code points.
 std::string_view character(std::string_view text, std::size_t at) {
-  return text.substr(at, std::max<std::size_t>(iso::utf8_length(text.substr(at)), 1));
+  return text.substr(at, std::max<std::size_t>(utf8_length(text.substr(at)), 1));
 }
 
 /// Whether `c` is in the set that begins behind its `[`; `end` becomes the index behind `]`, or npos without one.

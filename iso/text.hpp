@@ -10,9 +10,6 @@ namespace vm_platform::iso {
 
 /// Appends one code point as UTF-8.
 void append_utf8(std::string& to, char32_t code_point);
-/// Bytes of the character that `bytes` begin with; 0 where that is not valid UTF-8 (overlong forms and
-/// surrogates are not); not for none.
-[[nodiscard]] std::size_t utf8_length(std::string_view bytes);
 /// Appends bytes that ought to be UTF-8; what is not valid is taken as Latin-1, so that different names stay different.
 void append_as_utf8(std::string& to, std::string_view bytes);
 /// Appends big-endian UTF-16; a lone surrogate becomes U+FFFD.

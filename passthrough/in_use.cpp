@@ -1,4 +1,6 @@
-// What the host uses a device for. Everything is read from sysfs and /proc below injectable roots.
+// Everything is read from sysfs and /proc below injectable roots.
+#include "passthrough/in_use.hpp"
+
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -271,6 +273,12 @@ class UseFinder {
 
 std::vector<DeviceUse> find_uses(const PciDeviceInfo& device, const fs::path& sysfs, const fs::path& root) {
   return UseFinder(device, sysfs, root).find();
+}
+
+std::string list_of(std::span<const DeviceUse> uses) {
+  std::string list;
+  for (const DeviceUse& use : uses) list += (list.empty() ? "" : "; ") + use.what;
+  return list;
 }
 
 std::vector<std::string> vfio_nodes(PciAddress device, const fs::path& sysfs) {

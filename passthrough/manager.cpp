@@ -5,6 +5,7 @@
 #include <vm_platform/passthrough.hpp>
 
 #include "passthrough/host_changes.hpp"
+#include "passthrough/in_use.hpp"
 #include "passthrough/journal.hpp"
 #include "passthrough/sysfs.hpp"
 
@@ -12,9 +13,7 @@ namespace vm_platform {
 namespace {
 
 VmError in_use_error(const std::vector<DeviceUse>& uses) {
-  std::string reasons;
-  for (const DeviceUse& use : uses) reasons += (reasons.empty() ? "" : "; ") + use.what;
-  return VmError(ErrorCode::Busy, "take", uses.front().device.to_string(), reasons)
+  return VmError(ErrorCode::Busy, "take", uses.front().device.to_string(), list_of(uses))
       .with_detail(PassthroughError::InUse)
       .with_hint("end that use first, or override it with --force");
 }

@@ -14,7 +14,6 @@ namespace {
 using test::FakeTree;
 using testing::Contains;
 using testing::ElementsAre;
-using testing::Field;
 using testing::HasSubstr;
 
 const PciAddress kGpu = {0, 1, 0, 0}, kNvme = {0, 2, 0, 0};
@@ -46,6 +45,24 @@ class Plan : public testing::Test {
     options.root = tree.root();
     options.state = tree.root() / "state";
     options.unbind_timeout = std::chrono::milliseconds(2000);
+  }
+  /// A disk of the NVMe device, with so many partitions; its place below the root.
+  std::filesystem::path disk(int partitions) const {
+    const auto place = nvme / "nvme/nvme0/nvme0n1";
+    for (int i = 0; i <= partitions; ++i) {
+      const auto block = i == 0 ? place : place / ("nvme0n1p" + std::to_string(i));
+      tree.link(block / "subsystem", "../../../class/block");
+      tree.file(block / "dev", "259:" + std::to_string(i) + "\n");
+    }
+    return place;
+  }
+  static std::vector<std::string> texts(const std::vector<DeviceUse>& uses) {
+    std::vector<std::string> all;
+    for (const DeviceUse& use : uses) all.push_back(use.what);
+    return all;
+  }
+  [[nodiscard]] std::vector<std::string> uses_of(PciAddress device) const {
+    return texts(find_uses(*read_pci_device(device, options.sysfs), options.sysfs, options.root));
   }
   FakeTree tree;
   std::filesystem::path nvme;
@@ -88,13 +105,7 @@ TEST_F(Plan, VariantOfVfiosDriverStays) {
 }
 
 TEST_F(Plan, NamesWhatUsesADisk) {
-  const auto disk = nvme / "nvme/nvme0/nvme0n1";
-  for (const auto& path : {disk, disk / "nvme0n1p1", disk / "nvme0n1p2"})
-    tree.link(path / "subsystem", "../../../class/block");
-  tree.file(disk / "dev", "259:0\n");
-  tree.file(disk / "nvme0n1p1/dev", "259:1\n");
-  tree.file(disk / "nvme0n1p2/dev", "259:2\n");
-  tree.file(disk / "nvme0n1p2/holders/dm-0", "");
+  tree.file(disk(2) / "nvme0n1p2/holders/dm-0", "");
   tree.file("sys/class/block/dm-0/dm/name", "vg-root\n");
   tree.file("sys/class/block/dm-0/dev", "254:0\n");
   tree.file("proc/self/mountinfo",
@@ -103,11 +114,10 @@ TEST_F(Plan, NamesWhatUsesADisk) {
   tree.file("proc/swaps", "Filename Type Size Used Priority\n/dev/nvme0n1 partition 1 0 -2\n");
   const auto plan = PassthroughManager(options).plan({&kNvme, 1});
   ASSERT_TRUE(plan);
-  std::vector<std::string> uses;
-  for (const DeviceUse& use : plan->in_use) uses.push_back(use.what);
-  EXPECT_THAT(uses, testing::UnorderedElementsAre("nvme0n1 is used for swap", "nvme0n1p1 is mounted on /boot/my efi",
-                                                  "nvme0n1p2 is part of the volume vg-root",
-                                                  "nvme0n1p2 (through vg-root) is mounted on /"));
+  EXPECT_THAT(texts(plan->in_use),
+              testing::UnorderedElementsAre("nvme0n1 is used for swap", "nvme0n1p1 is mounted on /boot/my efi",
+                                            "nvme0n1p2 is part of the volume vg-root",
+                                            "nvme0n1p2 (through vg-root) is mounted on /"));
   const auto taken = PassthroughManager(options).take(*plan);
   ASSERT_FALSE(taken);
   EXPECT_EQ(taken.error().code(), ErrorCode::Busy);
@@ -128,19 +138,12 @@ TEST_F(Plan, NamesWhatUsesANetworkInterfaceAndWhoHoldsANode) {
   tree.file("proc/4711/comm", "nvme-cli\n");
   tree.link("proc/4711/fd/3", "/dev/nvme0");
   const PciAddress address{0, 4, 0, 0};
-  const auto uses = find_uses(*read_pci_device(address, options.sysfs), options.sysfs, options.root);
-  EXPECT_THAT(uses, ElementsAre(Field(&DeviceUse::what, "eth0 has the default route"),
-                                Field(&DeviceUse::what, "eth0 is a port of bond0")));
-  EXPECT_THAT(find_uses(*read_pci_device(kNvme, options.sysfs), options.sysfs, options.root),
-              ElementsAre(Field(&DeviceUse::what, "/dev/nvme0 is held open by nvme-cli (pid 4711)")));
+  EXPECT_THAT(uses_of(address), ElementsAre("eth0 has the default route", "eth0 is a port of bond0"));
+  EXPECT_THAT(uses_of(kNvme), ElementsAre("/dev/nvme0 is held open by nvme-cli (pid 4711)"));
 }
 
 TEST_F(Plan, NamesMountsThatTheDevicesNumberDoesNotShow) {
-  const auto disk = nvme / "nvme/nvme0/nvme0n1";
-  for (const auto& path : {disk, disk / "nvme0n1p1", disk / "nvme0n1p2", disk / "nvme0n1p3"})
-    tree.link(path / "subsystem", "../../../class/block");
-  tree.file(disk / "dev", "259:0\n");
-  for (const std::string part : {"1", "2", "3"}) tree.file(disk / ("nvme0n1p" + part) / "dev", "259:" + part + "\n");
+  (void)disk(3);
   tree.link("proc/self/ns/mnt", "mnt:[1]");
   tree.link("proc/1/ns/mnt", "mnt:[1]");
   tree.link("proc/4711/ns/mnt", "mnt:[2]");
@@ -154,26 +157,21 @@ TEST_F(Plan, NamesMountsThatTheDevicesNumberDoesNotShow) {
             "41 40 259:3 / /data rw - ext4 /dev/nvme0n1p3 rw\n");
   tree.file("sys/fs/btrfs/1234-5678/devices/nvme0n1p1", "");
   tree.file("sys/fs/btrfs/1234-5678/devices/nvme0n1p2", "");
-  std::vector<std::string> uses;
-  for (const DeviceUse& use : find_uses(*read_pci_device(kNvme, options.sysfs), options.sysfs, options.root))
-    uses.push_back(use.what);
-  EXPECT_THAT(uses, testing::UnorderedElementsAre(
-                        "nvme0n1p1 is mounted on /", "nvme0n1p1 is part of the mounted btrfs 1234-5678",
-                        "nvme0n1p2 is part of the mounted btrfs 1234-5678",
-                        "nvme0n1p3 is mounted on /data in the mount namespace of postgres (pid 4711)"));
+  EXPECT_THAT(uses_of(kNvme), testing::UnorderedElementsAre(
+                                  "nvme0n1p1 is mounted on /", "nvme0n1p1 is part of the mounted btrfs 1234-5678",
+                                  "nvme0n1p2 is part of the mounted btrfs 1234-5678",
+                                  "nvme0n1p3 is mounted on /data in the mount namespace of postgres (pid 4711)"));
 }
 
 TEST_F(Plan, NamesAnInterfaceOfAnotherNamespaceAndNvidiasNodes) {
   const auto nic = tree.device({.address = "0000:04:00.0", .driver = "virtio-pci", .group = 4});
   std::filesystem::create_directories(tree.root() / nic / "virtio2/net");
-  EXPECT_THAT(find_uses(*read_pci_device({0, 4, 0, 0}, options.sysfs), options.sysfs, options.root),
-              ElementsAre(Field(&DeviceUse::what, "its network interface is in another network namespace")));
+  EXPECT_THAT(uses_of({0, 4, 0, 0}), ElementsAre("its network interface is in another network namespace"));
   tree.device({.address = "0000:05:00.0", .ids = "10DE:2204", .class_code = "30200", .driver = "nvidia", .group = 5});
   tree.file("proc/driver/nvidia/gpus/0000:05:00.0/information", "Model: \t\t Some GPU\nDevice Minor: \t 3\n");
   tree.file("proc/812/comm", "nvidia-persiste\n");
   tree.link("proc/812/fd/5", "/dev/nvidia3");
-  EXPECT_THAT(find_uses(*read_pci_device({0, 5, 0, 0}, options.sysfs), options.sysfs, options.root),
-              ElementsAre(Field(&DeviceUse::what, "/dev/nvidia3 is held open by nvidia-persiste (pid 812)")));
+  EXPECT_THAT(uses_of({0, 5, 0, 0}), ElementsAre("/dev/nvidia3 is held open by nvidia-persiste (pid 812)"));
 }
 
 TEST_F(Plan, WhoHasADeviceByItsOwnNodeKeepsIt) {

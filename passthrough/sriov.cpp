@@ -7,6 +7,7 @@
 #include <vm_platform/sriov.hpp>
 
 #include "passthrough/devlink.hpp"
+#include "passthrough/in_use.hpp"
 #include "passthrough/sysfs.hpp"
 #include "passthrough/text.hpp"
 #include "passthrough/vf_config.hpp"
@@ -149,9 +150,8 @@ Result<void> VfManager::check_unused(HostUse use) const {
     const auto info = read_pci_device(*function.address, sysfs_);
     if (!info && info.error().code() == ErrorCode::NotFound) continue;
     if (!info) return fail(info.error());
-    std::string uses;
-    for (const DeviceUse& found : find_uses(*info, sysfs_, root_)) uses += (uses.empty() ? "" : "; ") + found.what;
-    if (!uses.empty()) return busy("in use: " + uses, "end that use first");
+    if (const auto uses = find_uses(*info, sysfs_, root_); !uses.empty())
+      return busy("in use: " + list_of(uses), "end that use first");
   }
   return {};
 }

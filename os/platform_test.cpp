@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <vm_platform/platform.hpp>
@@ -11,6 +13,7 @@
 
 #ifdef __linux__
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #endif
@@ -84,6 +87,31 @@ TEST(PlatformFeaturesTest, KvmIsMeasuredWhereItCanBe) {
   EXPECT_GT(features.kvm.million_instructions_per_second, 0.01);
   EXPECT_EQ(features.kvm.emulated, features.kvm.million_instructions_per_second < 60);
 }
+
+#ifdef __linux__
+std::atomic<int> alarms;
+
+TEST(PlatformFeaturesTest, KvmIsMeasuredInAProgramWithTimers) {
+  if (const auto features = PlatformFeatures::detect({.probe_kvm = false});
+      !features.kvm.usable || host_arch() != HostArch::X86_64)
+    GTEST_SKIP() << features.kvm.detail;
+  struct sigaction on_alarm {
+  }, former{};
+  on_alarm.sa_handler = [](int) {
+    if (--alarms > 0) return;
+    constexpr itimerval kNone{};
+    ::setitimer(ITIMER_REAL, &kNone, nullptr);
+  };
+  ::sigaction(SIGALRM, &on_alarm, &former);
+  alarms = 100;
+  constexpr itimerval kOften{.it_interval = {0, 300}, .it_value = {0, 300}};
+  ::setitimer(ITIMER_REAL, &kOften, nullptr);
+  const auto features = PlatformFeatures::detect();
+  EXPECT_TRUE(features.kvm.measured) << features.kvm.detail;
+  while (alarms > 0) ::usleep(300);
+  ::sigaction(SIGALRM, &former, nullptr);
+}
+#endif
 
 const HostFinding* find(const std::vector<HostFinding>& findings, std::string_view id) {
   const auto found = std::ranges::find(findings, id, &HostFinding::id);

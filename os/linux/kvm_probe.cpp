@@ -17,10 +17,17 @@
 namespace vm_platform {
 namespace {
 
-/// KVM's ioctls have one optional argument, a number or a pointer.
+// A program whose timer is faster than what it interrupts is waited for no longer.
+constexpr int kMostInterruptions = 1000;
+
+/// KVM's ioctls have one optional argument, a number or a pointer. Any of them may end with EINTR, also where the
+/// program has no handler: KVM_CREATE_VM, for one, takes locks that a waiting signal breaks off.
 template <typename Argument = int>
 int call(const Descriptor& on, unsigned long request, Argument argument = 0) {
-  return ::ioctl(on.get(), request, argument);
+  for (int interruptions = 0;; ++interruptions) {
+    const int result = ::ioctl(on.get(), request, argument);
+    if (result >= 0 || errno != EINTR || interruptions == kMostInterruptions) return result;
+  }
 }
 
 #if defined(__x86_64__)
@@ -87,7 +94,6 @@ std::string run_guest(const Descriptor& kvm, const Descriptor& vm, KvmState& sta
   const Descriptor vcpu(call(vm, KVM_CREATE_VCPU));
   if (!vcpu) return std::string("vCPU: ") + std::strerror(errno);
   const int length = call(kvm, KVM_GET_VCPU_MMAP_SIZE);
-  auto shared = MappedMemory::create_private(kPageSize);
   void* mapped = length <= 0 ? MAP_FAILED
                              : ::mmap(nullptr, static_cast<std::size_t>(length), PROT_READ | PROT_WRITE, MAP_SHARED,
                                       vcpu.get(), 0);
@@ -97,10 +103,16 @@ std::string run_guest(const Descriptor& kvm, const Descriptor& vm, KvmState& sta
   std::array<std::uint64_t, kExits> exits{};
   if (!enter_long_mode(vcpu)) problem = std::string("vCPU registers: ") + std::strerror(errno);
   // -2: once around without the loop, which lets the host build its page tables; -1: the loop; from 0 on: exits.
+  int interruptions = 0;
   for (int i = -2; i < kExits && problem.empty(); ++i) {
     if (i < 0 && !jump(vcpu, i == -2 ? kLoopEnd : kCode)) problem = std::string("registers: ") + std::strerror(errno);
     const std::uint64_t begin = timer_host::monotonic_ns();
-    if (call(vcpu, KVM_RUN) != 0) {
+    if (::ioctl(vcpu.get(), KVM_RUN, 0) != 0) {
+      // A signal, or the kernel's own work in its place: again, and what is timed from its beginning.
+      if (errno == EINTR && ++interruptions <= kMostInterruptions) {
+        --i;
+        continue;
+      }
       problem = std::string("KVM_RUN: ") + std::strerror(errno);
     } else if (run->exit_reason != KVM_EXIT_IO) {
       problem = "the guest stopped with exit " + std::to_string(run->exit_reason);

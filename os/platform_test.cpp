@@ -95,8 +95,7 @@ TEST(PlatformFeaturesTest, KvmIsMeasuredInAProgramWithTimers) {
   if (const auto features = PlatformFeatures::detect({.probe_kvm = false});
       !features.kvm.usable || host_arch() != HostArch::X86_64)
     GTEST_SKIP() << features.kvm.detail;
-  struct sigaction on_alarm {
-  }, former{};
+  struct sigaction on_alarm{}, former{};
   on_alarm.sa_handler = [](int) {
     if (--alarms > 0) return;
     constexpr itimerval kNone{};

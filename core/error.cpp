@@ -140,7 +140,7 @@ Result<std::uint64_t> parse_size(std::string_view text) {
   if (status == std::errc::result_out_of_range) return bad("too large");
   if (status != std::errc()) return bad("not a number");
   std::string_view suffix(end, static_cast<std::size_t>(text.data() + text.size() - end));
-  if (suffix.ends_with("iB")) suffix.remove_suffix(2);
+  if (suffix.size() == 3 && suffix.ends_with("iB")) suffix.remove_suffix(2);
   unsigned shift = 0;
   if (suffix == "K" || suffix == "k") {
     shift = 10;

@@ -37,6 +37,7 @@ TEST(ParseSizeTest, AcceptsNumbersAndSuffixes) {
   EXPECT_EQ(parse_size("64K").value(), 64u * kKiB);
   EXPECT_EQ(parse_size("512M").value(), 512u * kMiB);
   EXPECT_EQ(parse_size("2GiB").value(), 2u * kGiB);
+  EXPECT_FALSE(parse_size("5iB").has_value());
 }
 
 TEST(ParseSizeTest, RefusesEverythingElse) {

@@ -106,6 +106,48 @@ TEST(LimitsTest, LockedMemory) {
   });
 }
 
+TEST(LimitsTest, LockingWhatIsNotThereIsNotTheLimit) {
+  const std::uint64_t page = host_page_size();
+  auto memory = MappedMemory::create({.size = 4 * page, .reserve_only = true});
+  ASSERT_TRUE(memory.has_value());
+  const auto locked = memory->lock();
+  ASSERT_FALSE(locked.has_value());
+  EXPECT_EQ(locked.error().detail(), MemoryError::NotAccessible) << locked.error().message();
+}
+
+TEST(LimitsTest, PrivateWritableMemory) {
+  SKIP_WITH_SANITIZERS();
+  EXPECT_CHILD([] {
+    lower(RLIMIT_DATA, 512 * kMiB);
+    check_error(MappedMemory::create_private(kGiB), MemoryError::AddressSpaceLimit, "ulimit -d");
+    check(MappedMemory::create_shared(kGiB, "large").has_value(), "shared memory is not counted");
+  });
+}
+
+TEST(LimitsTest, FileSize) {
+  EXPECT_CHILD([] {
+    const Held before = held();
+    lower(RLIMIT_FSIZE, 64 * kKiB);
+    check_error(MappedMemory::create_shared(kMiB, "large"), MemoryError::FileSizeLimit, "ulimit -f");
+    auto small = MappedMemory::create_shared(32 * kKiB, "small");
+    check(small.has_value(), "what fits is made");
+    check_error(small->resize(kMiB), MemoryError::FileSizeLimit, "64 KiB");
+    check(small->size() == 32 * kKiB, "a mapping that could not grow is as before");
+    small = MappedMemory();
+    check(held() == before, "nothing is left behind");
+  });
+}
+
+TEST(LimitsTest, MemoryThatIsLockedAtOnce) {
+  SKIP_WITH_SANITIZERS();
+  EXPECT_CHILD([] {
+    if (::getuid() == 0) check(::setresuid(65534, 65534, 65534) == 0, "giving up root, who has no such limit");
+    lower(RLIMIT_MEMLOCK, 256 * kKiB);
+    check(::mlockall(MCL_FUTURE) == 0, "mlockall");
+    check_error(MappedMemory::create_private(kGiB), MemoryError::LockLimit, "MCL_FUTURE");
+  });
+}
+
 TEST(LimitsTest, NumberOfMappings) {
   SKIP_WITH_SANITIZERS();
   std::uint64_t most = 0;
@@ -177,12 +219,12 @@ TEST(LimitsTest, NoHugePagesLeft) {
                                                  .huge_pages_required = true});
       ASSERT_FALSE(refused.has_value());
       EXPECT_EQ(refused.error().detail(), MemoryError::NoHugePages);
-      EXPECT_NE(refused.error().message().find("vm.nr_hugepages"), std::string::npos) << refused.error().message();
+      EXPECT_NE(refused.error().message().find("kB/nr_hugepages"), std::string::npos) << refused.error().message();
       auto smaller = MappedMemory::create(
           {.size = kHuge, .shared = shared, .huge_pages = HugePages::Explicit, .huge_page_size = kHuge});
       ASSERT_TRUE(smaller.has_value()) << smaller.error().message();
       EXPECT_NE(smaller->huge_pages(), HugePages::Explicit);
-      EXPECT_NE(smaller->note().find("vm.nr_hugepages"), std::string::npos) << smaller->note();
+      EXPECT_NE(smaller->note().find("kB/nr_hugepages"), std::string::npos) << smaller->note();
       smaller->data()[kHuge - 1] = std::byte{1};
     }
   }

@@ -34,6 +34,8 @@ class MemoryErrorCategory : public std::error_category {
       case MemoryError::OutOfRange: return "out of range";
       case MemoryError::Misaligned: return "misaligned";
       case MemoryError::WritableExecutable: return "writable and executable";
+      case MemoryError::FileSizeLimit: return "file size limit";
+      case MemoryError::NotAccessible: return "not accessible";
     }
     return "memory error";
   }
@@ -138,7 +140,7 @@ std::unique_ptr<MappedMemory::State> MappedMemory::State::of_view(MemoryProtecti
   view->file_offset = file_offset + offset;
   view->protection = view_protection;
   view->huge_pages = huge_pages;
-  view->access = allows(view_protection, MemoryProtection::Write) ? access : FileAccess::ReadOnly;
+  view->access = allows(view_protection, MemoryProtection::Write) ? FileAccess::Shared : FileAccess::ReadOnly;
   view->shared = true;
   view->file = file;
   return view;
@@ -220,10 +222,15 @@ Result<std::uint64_t> MappedMemory::check_view(MemoryProtection protection, std:
 }
 
 Result<std::uint64_t> MappedMemory::resident_bytes(std::uint64_t offset, std::uint64_t size) const {
-  const auto pages = residency(offset, size);
-  if (!pages) return fail(pages.error());
+  const auto length = check_range("mincore", offset, size);
+  if (!length) return fail(length.error());
+  constexpr std::uint64_t kPiece = kGiB;  // of a large range no large list
   std::uint64_t count = 0;
-  for (const bool page : *pages) count += page ? 1 : 0;
+  for (std::uint64_t done = 0; done < *length; done += kPiece) {
+    const auto pages = residency(offset + done, std::min(kPiece, *length - done));
+    if (!pages) return fail(pages.error());
+    count += static_cast<std::uint64_t>(std::ranges::count(*pages, true));
+  }
   return count * host_page_size();
 }
 

@@ -14,6 +14,7 @@
 #include "os/test_code.hpp"
 
 #ifdef __linux__
+#include <fcntl.h>
 #include <linux/mempolicy.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -69,7 +70,7 @@ TEST(MemoryErrorTest, IsAnErrorCodeThatErrorsCarry) {
   EXPECT_EQ(code, make_error_code(MemoryError::MapLimit));
   EXPECT_NE(code, make_error_code(MemoryError::Overcommit));
   EXPECT_STREQ(code.category().name(), "memory");
-  for (int value = 1; value <= static_cast<int>(MemoryError::WritableExecutable); ++value)
+  for (int value = 1; value <= static_cast<int>(MemoryError::NotAccessible); ++value)
     EXPECT_NE(make_error_code(static_cast<MemoryError>(value)).message(), "memory error") << value;
 }
 
@@ -197,6 +198,39 @@ TEST(MappedMemoryTest, DiscardGivesZeroesBackAndPrefaultMakesResident) {
   }
 }
 
+TEST(MappedMemoryTest, PrefaultOfWhatMayNotBeAccessedIsAnError) {
+  auto memory = MappedMemory::create_private(4 * kPage);
+  ASSERT_OK(memory);
+  ASSERT_OK(memory->protect(0, kPage, MemoryProtection::Read));
+  EXPECT_EQ(memory->prefault().error().detail(), MemoryError::NotAccessible);
+  EXPECT_OK(memory->prefault(kPage, 3 * kPage));
+  auto reserved = MappedMemory::create({.size = 64 * kMiB, .reserve_only = true});
+  ASSERT_OK(reserved);
+  ASSERT_OK(reserved->commit(0, kPage));
+  EXPECT_EQ(reserved->prefault(0, 2 * kPage).error().detail(), MemoryError::NotAccessible);
+  EXPECT_OK(reserved->prefault(0, kPage));
+  const auto closed = MappedMemory::create({.size = kPage, .protection = MemoryProtection::None, .prefault = true});
+  ASSERT_FALSE(closed.has_value());
+  EXPECT_EQ(closed.error().detail(), MemoryError::NotAccessible) << closed.error().message();
+}
+
+TEST(MappedMemoryTest, DiscardLeavesWhatIsMappedReadOnly) {
+  auto memory = MappedMemory::create_shared(64 * kKiB, "read");
+  ASSERT_OK(memory);
+  memory->data()[0] = std::byte{7};
+  auto view = memory->view(MemoryProtection::Read);
+  ASSERT_OK(view);
+  const auto refused = view->discard();
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code(), ErrorCode::Status) << refused.error().message();
+  EXPECT_EQ(memory->data()[0], std::byte{7});
+  const TemporaryFile file(64 * kKiB);
+  auto mapped = MappedMemory::open_file(file.path());
+  ASSERT_OK(mapped);
+  EXPECT_EQ(mapped->discard().error().code(), ErrorCode::Status);
+  EXPECT_EQ(mapped->data()[1], std::byte{1});
+}
+
 TEST(MappedMemoryTest, AViewShowsTheSameBytesAndOutlivesTheFirst) {
   auto memory = MappedMemory::create_shared(64 * kMiB, "viewed");
   ASSERT_OK(memory);
@@ -235,6 +269,57 @@ TEST(MappedMemoryTest, ResizeKeepsTheBytes) {
   EXPECT_FALSE(MappedMemory::create_private(kPage)->resize(2 * kPage).has_value());
 }
 
+#ifdef __linux__
+TEST(MappedMemoryTest, ResizeCutsOffNothingThatIsNotMapped) {
+  const TemporaryFile file(16 * kPage);
+  auto begin = MappedMemory::open_file(file.path(), {.access = FileAccess::Shared, .size = 2 * kPage});
+  ASSERT_OK(begin);
+  ASSERT_OK(begin->resize(kPage));
+  EXPECT_EQ(std::filesystem::file_size(file.path()), 16 * kPage);
+  auto end = MappedMemory::open_file(file.path(), {.access = FileAccess::Shared, .offset = 8 * kPage});
+  ASSERT_OK(end);
+  ASSERT_OK(end->resize(kPage));
+  EXPECT_EQ(std::filesystem::file_size(file.path()), 9 * kPage);
+}
+
+TEST(MappedMemoryTest, AHintIsForTheDataAlsoWithAGuard) {
+  std::byte* free_place = nullptr;
+  {
+    auto place = MappedMemory::create_private(16 * kMiB);
+    ASSERT_OK(place);
+    free_place = place->data() + 8 * kMiB;
+  }
+  auto memory = MappedMemory::create({.size = kPage, .hint = free_place, .guard_before = kPage});
+  ASSERT_OK(memory);
+  EXPECT_EQ(memory->data(), free_place);
+}
+
+TEST(MappedMemoryTest, LongNamesAndAddressesThatNobodyHas) {
+  auto named = MappedMemory::create({.size = kPage, .name = std::string(1000, 'n'), .shared = true});
+  ASSERT_OK(named);
+  const auto beyond = MappedMemory::create({.size = kPage, .fixed_address = reinterpret_cast<void*>(1ULL << 62)});
+  ASSERT_FALSE(beyond.has_value());
+  EXPECT_EQ(beyond.error().detail(), MemoryError::OutOfRange) << beyond.error().message();
+}
+
+TEST(MappedMemoryTest, WhatIsOpenForReadingOnlyCannotBeWritten) {
+  const TemporaryFile file(2 * kPage);
+  auto mapped = MappedMemory::open_file(file.path());
+  ASSERT_OK(mapped);
+  for (const VmError& refused :
+       {mapped->protect(0, kPage, MemoryProtection::ReadWrite).error(), mapped->view().error()}) {
+    EXPECT_EQ(refused.code(), ErrorCode::Status);
+    EXPECT_NE(refused.message().find("for reading only"), std::string::npos) << refused.message();
+  }
+  EXPECT_OK(mapped->view(MemoryProtection::Read));
+  const int descriptor = ::open(file.path().c_str(), O_RDONLY | O_CLOEXEC);
+  const auto shared = MappedMemory::from_descriptor(descriptor, {.access = FileAccess::Shared});
+  ::close(descriptor);
+  ASSERT_FALSE(shared.has_value());
+  EXPECT_NE(shared.error().message().find("O_RDWR"), std::string::npos) << shared.error().message();
+}
+#endif
+
 TEST(MappedMemoryTest, HugePagesFallBackAndSaySo) {
   for (const bool shared : {false, true}) {
     auto memory = MappedMemory::create({.size = 4 * kMiB, .shared = shared, .huge_pages = HugePages::Explicit});
@@ -251,6 +336,12 @@ TEST(MappedMemoryTest, HugePagesFallBackAndSaySo) {
     EXPECT_TRUE(transparent->huge_pages() == HugePages::Transparent || !transparent->note().empty());
     transparent->data()[0] = std::byte{1};
   }
+#ifdef __linux__
+  const auto no_such_size = MappedMemory::create(
+      {.size = 4 * kMiB, .huge_pages = HugePages::Explicit, .huge_page_size = 4 * kMiB, .huge_pages_required = true});
+  ASSERT_FALSE(no_such_size.has_value());
+  EXPECT_NE(no_such_size.error().message().find("other sizes"), std::string::npos) << no_such_size.error().message();
+#endif
   const auto impossible = MappedMemory::create(
       {.size = kMiB, .huge_pages = HugePages::Explicit, .huge_page_size = 12345, .huge_pages_required = true});
   ASSERT_FALSE(impossible.has_value());

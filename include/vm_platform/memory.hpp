@@ -41,7 +41,7 @@ enum class MemoryProtection : std::uint8_t {
 /// `if (error.detail() == MemoryError::MapLimit)`.
 enum class MemoryError : std::uint8_t {
   MapLimit = 1,        ///< The process has as many mappings as `vm.max_map_count` allows.
-  AddressSpaceLimit,   ///< RLIMIT_AS, or the address space itself, is used up.
+  AddressSpaceLimit,   ///< RLIMIT_AS or RLIMIT_DATA, or the address space itself, is used up.
   Overcommit,          ///< The host keeps strict accounts of memory (`vm.overcommit_memory=2`) and has none left.
   OutOfMemory,         ///< The host or the cgroup has no memory left.
   LockLimit,           ///< RLIMIT_MEMLOCK (or the working set on Windows) does not allow to lock so much.
@@ -53,6 +53,8 @@ enum class MemoryError : std::uint8_t {
   OutOfRange,          ///< The range is not within the mapping.
   Misaligned,          ///< Not a multiple of the page size (of the mapping).
   WritableExecutable,  ///< Writable and executable at once was asked for.
+  FileSizeLimit,       ///< RLIMIT_FSIZE does not allow a file, or shared memory, of that size.
+  NotAccessible,       ///< Part of the range may not be read or written: not committed, or protected.
 };
 [[nodiscard]] std::error_code make_error_code(MemoryError error) noexcept;
 
@@ -86,11 +88,11 @@ enum class MemoryAdvice : std::uint8_t {
 /// What anonymous memory should be like; every member has a default that fits most uses.
 struct MemoryOptions {
   std::uint64_t size = 0;       ///< Bytes, rounded up to the page size; at most 64 TiB.
-  std::string name = "memory";  ///< Shown in errors and, for shared memory, in /proc/PID/maps.
+  std::string name = "memory";  ///< Shown in errors and, for shared memory, in /proc/PID/maps (its first 249 bytes).
   bool shared = false;          ///< Backed by a memfd / section object: can have views and be sent to other processes.
   MemoryProtection protection = MemoryProtection::ReadWrite;
   std::uint64_t alignment = 0;     ///< Of `data()`, a power of two; 0 means the page size.
-  void* hint = nullptr;            ///< Preferred address; another one is taken where it is in use.
+  void* hint = nullptr;            ///< Preferred `data()`; another one is taken where it is in use.
   void* fixed_address = nullptr;   ///< Exactly here, or the error `AddressTaken`; nothing is ever replaced.
   std::uint64_t guard_before = 0;  ///< Bytes of inaccessible memory directly below `data()`, rounded up to a page.
   std::uint64_t guard_after = 0;   ///< The same directly above the end.
@@ -169,11 +171,12 @@ class MappedMemory {
   Result<void> decommit(std::uint64_t offset, std::uint64_t size);
   /// Changes what may be done with a range. `Write | Execute` is refused.
   Result<void> protect(std::uint64_t offset, std::uint64_t size, MemoryProtection protection);
-  /// Backs every page of the range with memory now, ready to be written.
+  /// Backs every page of the range with memory now, ready to be written where the mapping is writable. A range that may
+  /// not be accessed so now is `NotAccessible`; kernels before Linux 5.14 cannot tell, and the access faults.
   Result<void> prefault(std::uint64_t offset = 0, std::uint64_t size = 0);
   /// Gives the pages back to the host: the range reads as zeroes (a private file mapping reads as the file again). For
   /// a `Shared` file this punches a hole into the file itself. On Windows shared memory is zeroed and leaves the
-  /// working set, but stays charged: section objects have no holes.
+  /// working set, but stays charged: section objects have no holes. What is mapped read-only stays as it is: `Status`.
   Result<void> discard(std::uint64_t offset = 0, std::uint64_t size = 0);
   /// Tells the host how a range will be used.
   Result<void> advise(std::uint64_t offset, std::uint64_t size, MemoryAdvice advice);
@@ -185,9 +188,10 @@ class MappedMemory {
   /// A second mapping of the same bytes (for private memory: `Status`). It lives on its own: either may go first.
   [[nodiscard]] Result<MappedMemory> view(MemoryProtection protection = MemoryProtection::ReadWrite,
                                           std::uint64_t offset = 0, std::uint64_t size = 0) const;
-  /// Changes the size of a shared mapping and of the memfd or file behind it; new bytes are zero. `data()` may change,
-  /// protections and advice of sub-ranges are forgotten, other views keep their size (and must not touch what was cut
-  /// off). Where it fails, the mapping is as before. `Unsupported` on Windows: reserve, then commit.
+  /// Changes the size of a shared mapping and of the memfd or file behind it, which is never cut below what others
+  /// could still map: only where this mapping reaches its end. New bytes are zero. `data()` may change, protections and
+  /// advice of sub-ranges are forgotten, other views keep their size (and must not touch what was cut off). Where it
+  /// fails, the mapping is as before. `Unsupported` on Windows: reserve, then commit.
   Result<void> resize(std::uint64_t size);
 
   /// How many bytes of the range are in memory now (a moment later it may be different).

@@ -37,9 +37,25 @@ int to_prot(MemoryProtection protection) noexcept {
   return flags;
 }
 
+bool opened_for_reading(int descriptor) noexcept {
+  return descriptor >= 0 && (::fcntl(descriptor, F_GETFL) & O_ACCMODE) == O_RDONLY;
+}
+
+// Where every CPU's end; some have more, and take what is asked for by address.
+#ifdef __aarch64__
+constexpr std::uintptr_t kAddressesOfPrograms = 1ULL << 48;
+#else
+constexpr std::uintptr_t kAddressesOfPrograms = (1ULL << 47) - kPageSize;
+#endif
+
 Result<Placement> place(const PlaceRequest& request) {
   const auto map_failed = [&](int error, std::uint64_t extra = 0) {
     const std::string subject = describe_range(request.name, request.size, request.fixed);
+    if (error == ENOMEM && reinterpret_cast<std::uintptr_t>(request.fixed) + request.size > kAddressesOfPrograms) {
+      return fail(memory_error(ErrorCode::InvalidArgument, MemoryError::OutOfRange, "mmap", subject,
+                               "above the addresses that programs have")
+                      .with_hint("choose a lower address"));
+    }
     return fail(memory_failure(
         allows(request.protection, MemoryProtection::Execute) ? MemoryCall::MapExecutable : MemoryCall::Map, error,
         "mmap", subject, request.size + extra));
@@ -62,8 +78,9 @@ Result<Placement> place(const PlaceRequest& request) {
   // Reserve addresses for the guards, the body and the alignment; give back what is too much; map the body over it.
   const std::uint64_t slack = request.fixed == nullptr && request.alignment > host_page_size() ? request.alignment : 0;
   const std::uint64_t total = request.guard_before + request.size + request.guard_after;
-  void* wanted =
-      request.fixed != nullptr ? static_cast<std::byte*>(request.fixed) - request.guard_before : request.hint;
+  void* wanted = request.fixed != nullptr ? request.fixed : request.hint;
+  if (reinterpret_cast<std::uintptr_t>(wanted) >= request.guard_before)
+    wanted = static_cast<std::byte*>(wanted) - request.guard_before;
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (request.fixed != nullptr ? MAP_FIXED_NOREPLACE : 0);
   void* address = ::mmap(wanted, total + slack, PROT_NONE, flags, -1, 0);
   if (address == MAP_FAILED) return map_failed(errno, total + slack - request.size);
@@ -92,12 +109,13 @@ Result<Placement> place(const PlaceRequest& request) {
 namespace {
 
 Result<Descriptor> create_memfd(const MemoryOptions& options, unsigned huge_flags) {
+  const std::string name = options.name.substr(0, 249);  // no longer ones, memfd_create(2)
   // Data is never run from here: say so where the kernel (6.3) knows the flag.
-  Descriptor memfd(::memfd_create(options.name.c_str(), MFD_CLOEXEC | MFD_NOEXEC_SEAL | huge_flags));
-  if (!memfd && errno == EINVAL) memfd = Descriptor(::memfd_create(options.name.c_str(), MFD_CLOEXEC | huge_flags));
+  Descriptor memfd(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_NOEXEC_SEAL | huge_flags));
+  if (!memfd && errno == EINVAL) memfd = Descriptor(::memfd_create(name.c_str(), MFD_CLOEXEC | huge_flags));
   if (!memfd) return fail(memory_failure(MemoryCall::Memfd, errno, "memfd_create", options.name));
-  if (::ftruncate(memfd.get(), static_cast<off_t>(options.size)) != 0)
-    return fail(memory_failure(MemoryCall::Memfd, errno, "ftruncate", describe_range(options.name, options.size)));
+  if (const int error = set_file_size(memfd.get(), options.size); error != 0)
+    return fail(memory_failure(MemoryCall::Memfd, error, "ftruncate", describe_range(options.name, options.size)));
   return memfd;
 }
 
@@ -110,6 +128,21 @@ std::uint64_t default_huge_page_size() {
     if (key == "Hugepagesize:") return value * kKiB;
   }
   return 0;
+}
+
+/// How to have `size` bytes more in huge pages of `page` bytes (Documentation/admin-guide/mm/hugetlbpage.rst).
+std::string huge_pages_hint(std::uint64_t size, std::uint64_t page) {
+  const std::string pools = "/sys/kernel/mm/hugepages";
+  const std::string pool = pools + "/hugepages-" + std::to_string(page / kKiB) + "kB";
+  const auto number = [&](const char* file) {
+    std::uint64_t value = 0;
+    std::ifstream(pool + "/" + file) >> value;
+    return value;
+  };
+  if (::access(pools.c_str(), F_OK) == 0 && ::access(pool.c_str(), F_OK) != 0)
+    return "this host has other sizes: ls " + pools;
+  const std::uint64_t missing = size / page - std::min(size / page, number("free_hugepages"));
+  return "reserve them: echo " + std::to_string(number("nr_hugepages") + missing) + " > " + pool + "/nr_hugepages";
 }
 
 /// Why MADV_HUGEPAGE would do nothing; empty where it works.
@@ -199,7 +232,7 @@ Result<MappedMemory> MappedMemory::create(MemoryOptions options) {
   };
   attempt();
   if (!placed && huge == HugePages::Explicit && placed.error().detail() != MemoryError::AddressTaken) {
-    const std::string hint = "reserve them: sysctl -w vm.nr_hugepages=" + std::to_string(options.size / page);
+    const std::string hint = huge_pages_hint(options.size, page);
     if (options.huge_pages_required) {
       return fail(memory_error(ErrorCode::OutOfMemory, MemoryError::NoHugePages, "mmap",
                                describe_range(options.name, options.size) + " in huge pages", placed.error().reason())
@@ -275,6 +308,12 @@ Result<MappedMemory> MappedMemory::from_descriptor(int descriptor, const FileMap
   const auto size = check_file_range(name, options, static_cast<std::uint64_t>(status.st_size), host_page_size());
   if (!size) return fail(size.error());
 
+  const int opened = ::fcntl(descriptor, F_GETFL) & O_ACCMODE;
+  if (opened == O_WRONLY || (opened == O_RDONLY && options.access == FileAccess::Shared)) {
+    return fail(VmError(ErrorCode::InvalidArgument, "map file", name,
+                        opened == O_WRONLY ? "open for writing only" : "open for reading only")
+                    .with_hint("open it O_RDWR"));
+  }
   Descriptor own(::fcntl(descriptor, F_DUPFD_CLOEXEC, 3));
   if (!own) return fail(memory_failure(MemoryCall::Other, errno, "fcntl F_DUPFD_CLOEXEC", name));
   auto state = State::of_file(name, options);
@@ -294,6 +333,11 @@ Result<MappedMemory> MappedMemory::from_descriptor(int descriptor, const FileMap
 Result<MappedMemory> MappedMemory::view(MemoryProtection protection, std::uint64_t offset, std::uint64_t size) const {
   const auto length = check_view(protection, offset, size);
   if (!length) return fail(length.error());
+  if (allows(protection, MemoryProtection::Write) && opened_for_reading(state_->descriptor)) {
+    return fail(VmError(ErrorCode::Status, "map a second view of",
+                        describe_range(state_->name, *length, data_ + offset), "the file is open for reading only")
+                    .with_hint("ask for a view with MemoryProtection::Read, or map the file with FileAccess::Shared"));
+  }
   Descriptor own(::fcntl(state_->descriptor, F_DUPFD_CLOEXEC, 3));
   if (!own) {
     return fail(memory_failure(MemoryCall::Other, errno, "fcntl F_DUPFD_CLOEXEC",
@@ -328,13 +372,12 @@ Result<void> MappedMemory::resize(std::uint64_t size) {
   const std::uint64_t new_end = state.file_offset + size;
   struct stat status{};
   if (::fstat(state.descriptor, &status) != 0) return fail(VmError::from_os(errno, "fstat", subject));
-  const auto set_length = [&](std::uint64_t length) {
-    return ::ftruncate(state.descriptor, static_cast<off_t>(length)) == 0;
-  };
   // Grow the file first and shrink it last, so that no step leaves mapped bytes without a file behind them.
   const auto file_end = static_cast<std::uint64_t>(status.st_size);
-  if (new_end > file_end && !set_length(new_end))
-    return fail(memory_failure(MemoryCall::Memfd, errno, "ftruncate", subject, size));
+  if (new_end > file_end) {
+    if (const int error = set_file_size(state.descriptor, new_end); error != 0)
+      return fail(memory_failure(MemoryCall::Memfd, error, "ftruncate", subject, size));
+  }
   const auto placed = place({.name = state.name,
                              .size = size,
                              .protection = state.reserve_only ? MemoryProtection::None : state.protection,
@@ -345,13 +388,14 @@ Result<void> MappedMemory::resize(std::uint64_t size) {
                              .guard_before = state.guard_before,
                              .guard_after = state.guard_after});
   if (!placed) {
-    if (new_end > file_end) set_length(file_end);
+    if (new_end > file_end) set_file_size(state.descriptor, file_end);
     return fail(placed.error());
   }
-  if (new_end < old_end && !set_length(new_end)) {
-    const int error = errno;
-    ::munmap(placed->base, placed->reserved);
-    return fail(VmError::from_os(error, "ftruncate", subject));
+  if (new_end < old_end && old_end >= file_end) {  // what lies behind this mapping is not its to cut off
+    if (const int error = set_file_size(state.descriptor, new_end); error != 0) {
+      ::munmap(placed->base, placed->reserved);
+      return fail(VmError::from_os(error, "ftruncate", subject));
+    }
   }
   ::munmap(state.base, state.reserved);
   state.base = placed->base;

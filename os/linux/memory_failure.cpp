@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -51,6 +53,18 @@ std::uint64_t limit(__rlimit_resource_t which) {
   return ::getrlimit(which, &value) == 0 && value.rlim_cur != RLIM_INFINITY ? value.rlim_cur : UINT64_MAX;
 }
 
+/// Private writable memory, which RLIMIT_DATA counts (proc_pid_status(5), VmData).
+std::uint64_t data_used() {
+  std::string status;
+  read_chunks("/proc/self/status", [&](std::string_view text) { status += text; });
+  const std::size_t at = status.find("VmData:");
+  if (at == std::string::npos) return 0;
+  const std::size_t digits = status.find_first_of("0123456789", at);
+  std::uint64_t kib = 0;
+  std::from_chars(status.data() + std::min(digits, status.size()), status.data() + status.size(), kib);
+  return kib * kKiB;
+}
+
 VmError explain_no_memory(std::string operation, std::string subject, std::uint64_t size) {
   const std::uint64_t maps = count_mappings();
   const std::uint64_t most = read_number("/proc/sys/vm/max_map_count", 65530);
@@ -69,6 +83,11 @@ VmError explain_no_memory(std::string operation, std::string subject, std::uint6
                  "Cannot allocate memory: RLIMIT_AS is " + std::to_string(space / kMiB) + " MiB",
                  "raise the limit: ulimit -v unlimited");
   }
+  if (const std::uint64_t data = limit(RLIMIT_DATA); data != UINT64_MAX && data_used() + size > data) {
+    return error(MemoryError::AddressSpaceLimit,
+                 "Cannot allocate memory: RLIMIT_DATA is " + std::to_string(data / kMiB) + " MiB",
+                 "raise the limit: ulimit -d unlimited");
+  }
   if (read_number("/proc/sys/vm/overcommit_memory", 0) == 2) {
     return error(MemoryError::Overcommit, "Cannot allocate memory: vm.overcommit_memory is 2 (strict)",
                  "allow overcommit: sysctl -w vm.overcommit_memory=0, or raise vm.overcommit_ratio");
@@ -86,16 +105,27 @@ VmError explain_no_memory(std::string operation, std::string subject, std::uint6
 
 }  // namespace
 
+int set_file_size(int descriptor, std::uint64_t size) noexcept {
+  struct stat status{};
+  if (size > limit(RLIMIT_FSIZE) && (::fstat(descriptor, &status) != 0 || static_cast<off_t>(size) > status.st_size))
+    return EFBIG;
+  return ::ftruncate(descriptor, static_cast<off_t>(size)) == 0 ? 0 : errno;
+}
+
 VmError memory_failure(MemoryCall call, int os_error, std::string operation, std::string subject, std::uint64_t size) {
   const auto plain = [&](MemoryError detail, std::string hint) {
     return VmError::from_os(os_error, std::move(operation), std::move(subject))
         .with_detail(make_error_code(detail))
         .with_hint(std::move(hint));
   };
-  if (call == MemoryCall::Lock && (os_error == ENOMEM || os_error == EPERM || os_error == EAGAIN)) {
-    return plain(MemoryError::LockLimit,
-                 "RLIMIT_MEMLOCK is " + std::to_string(limit(RLIMIT_MEMLOCK) / kKiB) +
-                     " KiB; raise it: ulimit -l unlimited, or LimitMEMLOCK=infinity in the service");
+  const std::uint64_t lockable = limit(RLIMIT_MEMLOCK);
+  const bool locking = call == MemoryCall::Lock && (os_error == ENOMEM || os_error == EPERM || os_error == EAGAIN);
+  const bool locked_at_once = call != MemoryCall::Lock && os_error == EAGAIN;  // after mlockall(MCL_FUTURE)
+  if ((locking || locked_at_once) && lockable != UINT64_MAX) {
+    return plain(MemoryError::LockLimit, std::string(locked_at_once ? "mlockall(MCL_FUTURE) is in force, and " : "") +
+                                             "RLIMIT_MEMLOCK is " + std::to_string(lockable / kKiB) +
+                                             " KiB; raise it: ulimit -l unlimited, or LimitMEMLOCK=infinity in the "
+                                             "service");
   }
   if (call == MemoryCall::MapExecutable && (os_error == EACCES || os_error == EPERM || os_error == ENOTSUP)) {
     return plain(MemoryError::ExecutableDenied,
@@ -115,6 +145,12 @@ VmError memory_failure(MemoryCall call, int os_error, std::string operation, std
         return plain(MemoryError::Denied, "allow memfd_create in the seccomp profile, and set vm.memfd_noexec below 2");
       }
       return plain(MemoryError::Denied, "a seccomp profile or security module forbids the call");
+    case EFBIG:
+      if (const std::uint64_t largest = limit(RLIMIT_FSIZE); largest != UINT64_MAX) {
+        return plain(MemoryError::FileSizeLimit, "RLIMIT_FSIZE is " + std::to_string(largest / kKiB) +
+                                                     " KiB, for shared memory too; raise it: ulimit -f unlimited");
+      }
+      return plain(MemoryError::FileSizeLimit, "choose a file system that has files of this size");
     case EMFILE: return plain(MemoryError::OutOfMemory, "too many open files; raise it: ulimit -n 65536");
     default: return VmError::from_os(os_error, std::move(operation), std::move(subject));
   }

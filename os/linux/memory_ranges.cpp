@@ -1,6 +1,7 @@
 // What is done to ranges of a mapping.
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -19,6 +20,21 @@
 #endif
 
 namespace vm_platform {
+namespace {
+
+/// Whether the kernel (Linux 5.14) brings pages in by advice, so that its EINVAL speaks of the range.
+bool populates() noexcept {
+  static const bool known = ::madvise(nullptr, 0, MADV_POPULATE_READ) == 0;
+  return known;
+}
+
+VmError not_accessible(const char* operation, std::string subject, const char* how) {
+  return memory_error(ErrorCode::Status, MemoryError::NotAccessible, operation, std::move(subject),
+                      std::string("part of it may not be ") + how)
+      .with_hint("commit() it, or protect() it otherwise, first");
+}
+
+}  // namespace
 
 Result<void> MappedMemory::protect(std::uint64_t offset, std::uint64_t size, MemoryProtection protection) {
   const auto length = check_range("mprotect", offset, size);
@@ -30,6 +46,10 @@ Result<void> MappedMemory::protect(std::uint64_t offset, std::uint64_t size, Mem
                     .with_hint("use JitMemory for generated code"));
   }
   if (::mprotect(data_ + offset, *length, to_prot(protection)) == 0) return {};
+  if (errno == EACCES && allows(protection, MemoryProtection::Write) && opened_for_reading(state_->descriptor)) {
+    return fail(VmError(ErrorCode::Status, "mprotect", subject(), "the file is open for reading only")
+                    .with_hint("map it with FileAccess::Shared, or Private for copies of the pages"));
+  }
   const auto call = allows(protection, MemoryProtection::Execute) ? MemoryCall::MapExecutable : MemoryCall::Protect;
   return fail(memory_failure(call, errno, "mprotect", subject()));
 }
@@ -46,6 +66,10 @@ Result<void> MappedMemory::decommit(std::uint64_t offset, std::uint64_t size) {
 Result<void> MappedMemory::discard(std::uint64_t offset, std::uint64_t size) {
   const auto length = check_range("discard", offset, size);
   if (!length) return fail(length.error());
+  if (state_->access == FileAccess::ReadOnly) {
+    return fail(ErrorCode::Status, "discard", describe_range(state_->name, *length, data_ + offset),
+                "it is mapped read-only");
+  }
   int status = 0;
   const char* call = "madvise MADV_DONTNEED";
   if (state_->shared) {
@@ -68,6 +92,9 @@ Result<void> MappedMemory::prefault(std::uint64_t offset, std::uint64_t size) {
   if (errno == EFAULT) {  // the kernel would have sent SIGBUS
     return fail(memory_error(ErrorCode::Io, MemoryError::FileShrank, "prefault", subject,
                              "part of it has no memory or file behind it"));
+  }
+  if (errno == EINVAL && populates()) {
+    return fail(not_accessible("prefault", subject, writable ? "written" : "read"));
   }
   if (errno != EINVAL) return fail(memory_failure(MemoryCall::Commit, errno, "madvise MADV_POPULATE", subject));
   // Before Linux 5.14: touch every page, without changing it.
@@ -114,8 +141,14 @@ Result<void> MappedMemory::lock(std::uint64_t offset, std::uint64_t size) {
   const auto length = check_range("mlock", offset, size);
   if (!length) return fail(length.error());
   if (::mlock(data_ + offset, *length) == 0) return {};
-  return fail(
-      memory_failure(MemoryCall::Lock, errno, "mlock", describe_range(state_->name, *length, data_ + offset), *length));
+  const int error = errno;
+  const std::string subject = describe_range(state_->name, *length, data_ + offset);
+  // ENOMEM means the limit or pages that cannot be brought in, mlock(2).
+  rlimit most{};
+  if (error == ENOMEM && ::getrlimit(RLIMIT_MEMLOCK, &most) == 0 && *length <= most.rlim_cur && populates() &&
+      ::madvise(data_ + offset, *length, MADV_POPULATE_READ) != 0 && errno == EINVAL)
+    return fail(not_accessible("mlock", subject, "read"));
+  return fail(memory_failure(MemoryCall::Lock, error, "mlock", subject, *length));
 }
 
 Result<void> MappedMemory::unlock(std::uint64_t offset, std::uint64_t size) {
@@ -154,15 +187,18 @@ namespace {
 /// Copies through the kernel, which reports a bad source as EFAULT where a plain load would raise a signal. Returns the
 /// bytes copied.
 Result<std::uint64_t> copy_through_kernel(const std::byte* from, std::span<std::byte> into, const std::string& name) {
-  const iovec local{into.data(), into.size()};
-  const iovec remote{const_cast<std::byte*>(from), into.size()};
-  const ssize_t copied = ::process_vm_readv(::getpid(), &local, 1, &remote, 1, 0);
-  if (copied >= 0) return static_cast<std::uint64_t>(copied);
-  if (errno == EFAULT) return 0U;
+  std::uint64_t done = 0;
+  ssize_t copied = 0;
+  do {  // 2 GiB at most in one call
+    const iovec local{into.data() + done, into.size() - done};
+    const iovec remote{const_cast<std::byte*>(from) + done, into.size() - done};
+    copied = ::process_vm_readv(::getpid(), &local, 1, &remote, 1, 0);
+    if (copied > 0) done += static_cast<std::uint64_t>(copied);
+  } while (copied > 0 && done < into.size());
+  if (copied >= 0 || errno == EFAULT) return done;
   // Forbidden (containers without ptrace): a write to a memfd copies from user memory just as carefully.
   const Descriptor bounce(::memfd_create("read-at", MFD_CLOEXEC));
   if (!bounce) return fail(memory_failure(MemoryCall::Memfd, errno, "memfd_create", "to read " + name));
-  std::uint64_t done = 0;
   while (done < into.size()) {
     const ssize_t written = ::pwrite(bounce.get(), from + done, into.size() - done, static_cast<off_t>(done));
     if (written <= 0) break;

@@ -30,4 +30,7 @@ Result<Placement> place(const PlaceRequest& request);
 
 int to_prot(MemoryProtection protection) noexcept;
 
+/// Whether a descriptor (-1 for none) was opened O_RDONLY, so that no mapping of it may be written.
+bool opened_for_reading(int descriptor) noexcept;
+
 }  // namespace vm_platform

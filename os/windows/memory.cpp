@@ -124,7 +124,8 @@ Result<View> allocate(const MemoryOptions& wanted, unsigned long flags, std::uin
         return view;
     }
   } else {
-    if (wanted.hint != nullptr) base = reserve(wanted.hint, reserved, reserve_flags);
+    if (const auto hint = reinterpret_cast<std::uintptr_t>(wanted.hint); hint > wanted.guard_before)
+      base = reserve(static_cast<std::byte*>(wanted.hint) - wanted.guard_before, reserved, reserve_flags);
     if (base == nullptr) base = reserve(nullptr, reserved, reserve_flags);
   }
   if (base == nullptr) return fail(memory_failure(::GetLastError(), "VirtualAlloc MEM_RESERVE", subject));
@@ -168,8 +169,7 @@ Result<MappedMemory> MappedMemory::create(MemoryOptions options) {
     return {};
   };
   if (huge == HugePages::Transparent) {
-    note = "Windows has no transparent huge pages";
-    huge = HugePages::None;
+    if (auto without = no_huge_pages("Windows has no transparent huge pages"); !without) return fail(without.error());
   }
   if (huge == HugePages::Explicit) {
     page = large;
@@ -183,10 +183,9 @@ Result<MappedMemory> MappedMemory::create(MemoryOptions options) {
     if (!without) return fail(without.error());
   }
   if (auto checked = check_options(options, page); !checked) return fail(checked.error());
-  if (options.numa_node > 0) {
-    ULONG highest = 0;
-    if (::GetNumaHighestNodeNumber(&highest) == 0 || static_cast<ULONG>(options.numa_node) > highest)
-      note += (note.empty() ? "" : "; ") + ("NUMA node " + std::to_string(options.numa_node) + " does not exist");
+  if (options.numa_node >= 0) {
+    note += (note.empty() ? "" : "; ") +
+            ("NUMA node " + std::to_string(options.numa_node) + " not used: not supported on Windows");
   }
 
   auto state = std::make_unique<State>();

@@ -9,6 +9,28 @@
 #include "os/windows/failure.hpp"
 
 namespace vm_platform {
+namespace {
+
+/// Whether every page of the range is committed and may be read, or written.
+bool accessible(const std::byte* data, std::uint64_t size, bool write) {
+  constexpr DWORD kWritable = PAGE_READWRITE | PAGE_WRITECOPY | PAGE_EXECUTE_READWRITE | PAGE_EXECUTE_WRITECOPY;
+  constexpr DWORD kReadable = kWritable | PAGE_READONLY | PAGE_EXECUTE_READ;
+  for (const std::byte* at = data; at < data + size;) {
+    MEMORY_BASIC_INFORMATION region{};
+    if (::VirtualQuery(at, &region, sizeof(region)) == 0 || region.State != MEM_COMMIT) return false;
+    if ((region.Protect & PAGE_GUARD) != 0 || (region.Protect & (write ? kWritable : kReadable)) == 0) return false;
+    at = static_cast<const std::byte*>(region.BaseAddress) + region.RegionSize;
+  }
+  return true;
+}
+
+VmError not_accessible(const char* operation, std::string subject, bool write) {
+  return memory_error(ErrorCode::Status, MemoryError::NotAccessible, operation, std::move(subject),
+                      std::string("part of it may not be ") + (write ? "written" : "read"))
+      .with_hint("commit() it, or protect() it otherwise, first");
+}
+
+}  // namespace
 
 Result<void> MappedMemory::protect(std::uint64_t offset, std::uint64_t size, MemoryProtection protection) {
   const auto length = check_range("VirtualProtect", offset, size);
@@ -49,9 +71,14 @@ Result<void> MappedMemory::discard(std::uint64_t offset, std::uint64_t size) {
   const auto unsupported = [&](const char* reason) {
     return fail(ErrorCode::Unsupported, "discard", describe_range(state_->name, *length, data_ + offset), reason);
   };
-  if (state_->access == FileAccess::ReadOnly) return unsupported("the mapping is read-only, and Windows has no holes");
+  if (state_->access == FileAccess::ReadOnly) {
+    return fail(ErrorCode::Status, "discard", describe_range(state_->name, *length, data_ + offset),
+                "it is mapped read-only");
+  }
   if (state_->access == FileAccess::Private) return unsupported("Windows keeps the private copies of file pages");
   if (state_->handle != nullptr) {
+    if (!accessible(data_ + offset, *length, true))
+      return fail(not_accessible("discard", describe_range(state_->name, *length, data_ + offset), true));
     std::memset(data_ + offset, 0, *length);
     ::VirtualUnlock(data_ + offset, *length);  // of pages that are not locked: takes them out of the working set
     return {};
@@ -64,6 +91,8 @@ Result<void> MappedMemory::prefault(std::uint64_t offset, std::uint64_t size) {
   const auto length = check_range("prefault", offset, size);
   if (!length) return fail(length.error());
   const bool writable = allows(state_->protection, MemoryProtection::Write);
+  if (!accessible(data_ + offset, *length, writable))
+    return fail(not_accessible("prefault", describe_range(state_->name, *length, data_ + offset), writable));
   for (std::uint64_t at = offset; at < offset + *length; at += state_->page_size) {
     std::atomic_ref<std::byte> byte(data_[at]);
     std::byte seen = byte.load(std::memory_order_relaxed);

@@ -126,7 +126,7 @@ class Runtime {
   Result<void> pause();
   /// Paused → Running.
   Result<void> resume();
-  /// Any → Stopped; harmless when it is already. Not from an event handler.
+  /// Any but Failed → Stopped; of a guest that has ended, nothing. Not from an event handler.
   Result<void> stop();
   /// Any but Stopped and Failed: machine and CPUs to their power-on state, the kernel loaded again; Running goes on,
   /// also after a reset request. Not from an event handler.

@@ -326,14 +326,17 @@ void add_passthrough(CLI::App& app, Action& action) {
   passthrough->footer(
       "plan says what taking a device means; take does it whole or not at all; release puts everything back as it "
       "was.\n"
-      "Exit status: 0 done, 2 bad input, 3 refused (in use, no IOMMU), 4 tried and put back.");
+      "Exit status: 0 done, 1 failed (a driver that does not let go, putting back failed), 2 bad input,\n"
+      "3 refused (in use, no IOMMU), 4 tried and put back.");
   const auto command = [&](const char* name, const char* text, int (*run)(const Options&)) {
     auto* added = passthrough->add_subcommand(name, text);
     added->add_flag("--json", options->json, "Print one JSON document");
     added->add_option("--sysfs", options->sysfs, "Another sysfs tree than /sys");
     added->add_option("--root", options->root, "Where /proc is looked up");
-    added->add_option("--state", options->state, "Where the journal is kept");
-    added->add_option("--config", options->config, "Where it is kept what is taken at every boot");
+    added->add_option("--state", options->state,
+                      "Where the journal is kept; /var/lib/vm-platform/passthrough where not given");
+    added->add_option("--config", options->config,
+                      "Where it is kept what is taken at every boot; /etc/vm-platform where not given");
     added->callback([&action, options, run] { action = [options, run] { return run(*options); }; });
     return added;
   };
@@ -344,7 +347,9 @@ void add_passthrough(CLI::App& app, Action& action) {
   const auto with_changes = [&](CLI::App* added, const char* force) {
     added->add_flag("--dry-run", options->dry_run, "Only say what would be done");
     added->add_flag("--force", options->force, force);
-    added->add_option("--unbind-timeout", options->unbind_timeout, "Seconds a driver may take to let go")
+    added
+        ->add_option("--unbind-timeout", options->unbind_timeout,
+                     "Seconds a driver may take to let go; 10 where not given")
         ->check(CLI::Range(1, 3600));
     return added;
   };
@@ -367,14 +372,15 @@ void add_passthrough(CLI::App& app, Action& action) {
       ->footer(
           "What was taken with --persistent is taken at boot no more.\n\nExample:\n  sudo vmp passthrough release "
           "3b:00.0");
-  command("status", "Show what is taken and who uses it", status)->footer("Example:\n  vmp passthrough status");
+  command("status", "Show what is taken and who uses it", status)->footer("Example:\n  sudo vmp passthrough status");
   auto* recover_command = command("recover", "Put right what a tool that was killed left half-done", recover);
   recover_command->add_flag("--dry-run", options->dry_run, "Only say what would be done");
   recover_command->footer("Example:\n  sudo vmp passthrough recover");
   auto* restore_command =
       command("restore", "Take what was taken with --persistent; what the unit runs at boot", restore);
   restore_command->add_flag("--dry-run", options->dry_run, "Only say what that is");
-  restore_command->add_option("--wait", options->wait, "Seconds to wait for devices that are not there yet");
+  restore_command->add_option("--wait", options->wait,
+                              "Seconds to wait for devices that are not there yet; 0 where not given");
   restore_command->footer("Example:\n  sudo vmp passthrough restore");
   add_passthrough_setup(*passthrough, action);
 }

@@ -4,7 +4,7 @@
 #include <fmt/core.h>
 #include <fmt/ranges.h>
 
-#include <map>
+#include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <vm_platform/host_setup.hpp>
@@ -14,9 +14,11 @@
 namespace vm_platform::vmp {
 namespace {
 
+constexpr std::array kBootLoaders = {BootLoader::Grub, BootLoader::SystemdBoot, BootLoader::Extlinux, BootLoader::None};
+
 struct Options {
   HostSetupOptions setup;
-  std::string root = "/", state, memlock;
+  std::string root = "/", state, memlock, boot_loader;
   bool apply = false, undo = false, json = false, dry_run = false, translate_host = false;
 };
 
@@ -59,6 +61,8 @@ void print_plan(const HostSetupPlan& plan, bool undo) {
 int setup(const Options& options) {
   HostSetupOptions how = options.setup;
   how.root = options.root;
+  for (const BootLoader loader : kBootLoaders)
+    if (options.boot_loader == to_string(loader)) how.boot_loader = loader;
   how.state = options.state.empty() ? how.root / "var/lib/vm-platform/setup" : std::filesystem::path(options.state);
   how.host_dma_untranslated = !options.translate_host;
   if (!options.memlock.empty()) {
@@ -98,14 +102,11 @@ void add_passthrough_setup(CLI::App& passthrough, Action& action) {
   auto* undo = command->add_flag("--undo", options->undo, "Take back what --apply made");
   undo->excludes("--apply");
   command->add_flag("--dry-run", options->dry_run, "Only show, also with --apply or --undo");
-  const std::map<std::string, BootLoader> loaders = {{"grub", BootLoader::Grub},
-                                                     {"systemd-boot", BootLoader::SystemdBoot},
-                                                     {"extlinux", BootLoader::Extlinux},
-                                                     {"none", BootLoader::None}};
-  command
-      ->add_option("--boot-loader", options->setup.boot_loader,
-                   "grub, systemd-boot, extlinux or none; found out where not given")
-      ->transform(CLI::CheckedTransformer(loaders));
+  // Not CLI::CheckedTransformer: it prints the numbers of the enumeration, as characters, into the help.
+  std::vector<std::string> loaders;
+  for (const BootLoader loader : kBootLoaders) loaders.emplace_back(to_string(loader));
+  command->add_option("--boot-loader", options->boot_loader, "What starts this host; found out where not given")
+      ->check(CLI::IsMember(loaders));
   command->add_option("--group", options->setup.group, "Whose members may use taken devices; kvm where not given");
   command->add_option("--memlock", options->memlock,
                       "Memory that they may pin, such as 64G; this host's RAM where not given");
@@ -117,7 +118,8 @@ void add_passthrough_setup(CLI::App& passthrough, Action& action) {
                     "Let virtual functions be made of a physical function that is taken");
   command->add_flag("--json", options->json, "Print one JSON document");
   command->add_option("--root", options->root, "Another root than /; its commands are not run");
-  command->add_option("--state", options->state, "Where it is kept what was changed; below the root where not given");
+  command->add_option("--state", options->state,
+                      "Where it is kept what was changed; var/lib/vm-platform/setup below the root where not given");
   command->footer(
       "Kernel parameters go through the boot loader's own files, everything else into files of its own below /etc.\n"
       "Files that were edited since are left alone (exit status 3).\n\n"

@@ -317,7 +317,7 @@ void add_run(CLI::App& app, Action& action) {
   command->add_option("--memory,-m", options->memory, "Memory of the guest, such as 512M or 2G")
       ->type_name("SIZE")
       ->capture_default_str();
-  command->add_option("--cpus", options->cpus, "Number of CPUs, each a thread of its own")
+  command->add_option("--cpus", options->cpus, "Number of CPUs, 1 to 512, each a thread of its own")
       ->type_name("N")
       ->capture_default_str();
   command->add_option("--engine", options->engine, "What runs the CPUs: auto (the best usable one) or soft")
@@ -352,7 +352,9 @@ void add_run(CLI::App& app, Action& action) {
   command
       ->add_option("--input", options->input,
                    "raw: keys one by one, bytes as they are; canonical: as from a pipe, special characters quoted with "
-                   "Ctrl-V, the end sent as Ctrl-D, once the guest has sent \"vmp-input\" on the second port")
+                   "Ctrl-V, the end sent as Ctrl-D, once the guest has sent \"vmp-input\" on the second port (at once "
+                   "with --serial2 none, "
+                   "at its first request with winsize)")
       ->type_name("MODE")
       ->capture_default_str();
   command->add_flag("--la57", options->five_level_paging, "Give the CPUs 5-level paging (57-bit addresses)");

@@ -245,10 +245,13 @@ void add_sriov(CLI::App& app, Action& action) {
   set_command->add_option("--vf", options->vf, "The one that the following settings are for");
   set_command->add_option("--mac", options->mac, "MAC address");
   set_command->add_option("--vlan", options->vlan, "VLAN, 0 for none")->check(CLI::Range(0, 4094));
-  set_command->add_option("--qos", options->qos, "Priority in the VLAN")->check(CLI::Range(0, 7));
-  set_command->add_option("--protocol", options->protocol, "Of the VLAN")->check(CLI::IsMember({"802.1Q", "802.1ad"}));
-  set_command->add_option("--min-rate", options->min_rate, "Mbit/s, 0 for no limit");
-  set_command->add_option("--max-rate", options->max_rate, "Mbit/s, 0 for no limit");
+  set_command->add_option("--qos", options->qos, "Priority in the VLAN")->check(CLI::Range(0, 7))->needs("--vlan");
+  set_command->add_option("--protocol", options->protocol, "Of the VLAN")
+      ->check(CLI::IsMember({"802.1Q", "802.1ad"}))
+      ->needs("--vlan");
+  set_command->add_option("--min-rate", options->min_rate,
+                          "Mbit/s, 0 for no limit; set together with --max-rate: the one not given becomes 0");
+  set_command->add_option("--max-rate", options->max_rate, "Mbit/s, 0 for no limit; see --min-rate");
   set_command->add_option("--trust", options->trust, "true or false");
   set_command->add_option("--spoof-check", options->spoof_check, "true or false");
   set_command->add_option("--rss-query", options->rss_query, "true or false");

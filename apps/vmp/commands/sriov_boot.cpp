@@ -65,7 +65,7 @@ void add_sriov_boot(CLI::App& sriov, Action& action) {
   auto options = std::make_shared<Options>();
   const auto command = [&](const char* name, const char* text, int (*run)(const Options&)) {
     auto* added = sriov.add_subcommand(name, text);
-    added->add_option("--config", options->config, "Where it is kept");
+    added->add_option("--config", options->config, "Where it is kept; /etc/vm-platform where not given");
     added->add_flag("--dry-run", options->dry_run, "Only say what would be done");
     added->callback([&action, options, run] { action = [options, run] { return run(*options); }; });
     return added;
@@ -78,7 +78,8 @@ void add_sriov_boot(CLI::App& sriov, Action& action) {
       "Example:\n  sudo vmp sriov store sriov.yaml && sudo systemctl enable vm-platform-sriov");
   auto* restore_command = command("restore", "Apply what is stored; what the unit runs at boot", restore);
   restore_command->add_option("--sysfs", options->sysfs, "Another sysfs tree than /sys");
-  restore_command->add_option("--wait", options->wait, "Seconds to wait for devices that are not there yet");
+  restore_command->add_option("--wait", options->wait,
+                              "Seconds to wait for devices that are not there yet; 0 where not given");
   restore_command->add_flag("--json", options->json, "Print one JSON document");
   restore_command->footer("Example:\n  sudo vmp sriov restore --dry-run");
   command("forget", "Apply nothing at boot any more", forget)->footer("Example:\n  sudo vmp sriov forget");

@@ -30,7 +30,8 @@ Result<ConsoleTarget> parse_console_target(const std::string& option, const std:
       return ConsoleTarget{Kind::Descriptor, {}, descriptor};
   }
   return fail(VmError(ErrorCode::InvalidArgument, "use " + option, "'" + text + "'", "no such console")
-                  .with_hint("give stdio, none, pty, file:PATH or fd:NUMBER"));
+                  .with_hint(std::string("give stdio, none, pty, file:PATH or fd:NUMBER") +
+                             (option == "--serial2" ? ", or winsize" : "")));
 }
 
 Result<Endpoint> Endpoint::open(const ConsoleTarget& target) {

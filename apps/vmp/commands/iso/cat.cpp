@@ -17,10 +17,6 @@ struct Options : ImageOptions {
 };
 
 int run(const Options& options) {
-  if (options.json) {
-    return report(VmError(ErrorCode::InvalidArgument, "vmp iso cat", "--json", "a file's content is not JSON")
-                      .with_hint("`vmp iso ls --json` describes files"));
-  }
   auto image = open_image(options);
   if (!image) return report(image.error());
 #ifdef _WIN32
@@ -52,6 +48,7 @@ void add_cat(CLI::App& iso, Action& action) {
   auto* command = iso.add_subcommand("cat", "Write files of an image to standard output");
   auto options = std::make_shared<Options>();
   add_image_options(*command, *options);
+  command->remove_option(command->get_option("--json"));
   command->add_option("path", options->paths, "Files in the image")->required()->type_name("PATH");
   command->add_flag("--stored", options->stored, "zisofs and sparse files as they are stored");
   command->footer(

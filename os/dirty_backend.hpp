@@ -14,13 +14,15 @@ class DirtyTracker::Backend {
  public:
   virtual ~Backend() = default;
   [[nodiscard]] virtual DirtyMethod method() const noexcept = 0;
-  /// `pages` is cleared and has the right size.
+  /// `pages` is cleared and has the right size. Where it fails, what it took so far may be forgotten: the next one
+  /// counts as having found everything. But of every write from then on it has to hear.
   virtual Result<void> collect(DirtyPages& pages) = 0;
   /// A forked child has copies of the objects and of the descriptors, but they act on the memory and the thread of its
   /// parent: it must leave them alone.
   [[nodiscard]] bool is_ours() const noexcept { return owner_ == current_process(); }
   std::uint64_t size = 0;  // bytes
   std::uint64_t page_size = 0;
+  bool forgot = false;  // the last collect failed
 
  private:
   unsigned long owner_ = current_process();
@@ -32,6 +34,10 @@ std::span<const DirtyMethod> host_dirty_methods() noexcept;
 Result<std::unique_ptr<DirtyTracker::Backend>> start_dirty_backend(DirtyMethod method, MappedMemory& memory);
 /// The one that works anywhere.
 Result<std::unique_ptr<DirtyTracker::Backend>> start_protect_fault(MappedMemory& memory);
+
+/// Whether all of it may be read and written now; `Unsupported` where some may not. Linux: where /proc/self/maps cannot
+/// be read nobody knows, and it is taken to be so.
+Result<void> check_read_write(const MappedMemory& memory);
 
 /// Sets the bits of `count` pages from `first` on.
 inline void mark(DirtyPages& pages, std::uint64_t first, std::uint64_t count) {

@@ -45,24 +45,27 @@ class ProtectFault : public DirtyTracker::Backend {
     // The lock is given up between stretches, so that a writer waits for one of them and not for all.
     for (std::size_t first = 0; first < bits_.size(); first += kStretch) {
       const FaultLock::Guard guard(lock_);
-      if (all_) {  // everything is open
-        mark(pages, 0, size / page_size);
-        for (auto& word : bits_) word.store(0, std::memory_order_relaxed);
-        all_ = false;
-        return memory_.protect(0, 0, MemoryProtection::Read);
-      }
-      const std::size_t end = std::min(first + kStretch, bits_.size());
-      for (std::size_t i = first; i < end; ++i) pages.words[i] = bits_[i].exchange(0, std::memory_order_relaxed);
-      const auto protect = [this](std::uint64_t page, std::uint64_t count) {
-        return memory_.protect(page * page_size, count * page_size, MemoryProtection::Read);
-      };
-      if (auto done = for_each_run(std::span(pages.words).subspan(first, end - first), first * 64, protect); !done)
-        return done;
+      if (!all_ && collect_stretch(pages, first)) continue;
+      // The kernel has no mapping left to tell pages apart with. Protected as a whole they need only one.
+      mark(pages, 0, size / page_size);
+      for (auto& word : bits_) word.store(0, std::memory_order_relaxed);
+      auto done = memory_.protect(0, 0, MemoryProtection::Read);
+      all_ = !done;  // some may be open
+      return done;
     }
     return {};
   }
 
  private:
+  Result<void> collect_stretch(DirtyPages& pages, std::size_t first) {
+    const std::size_t end = std::min(first + kStretch, bits_.size());
+    for (std::size_t i = first; i < end; ++i) pages.words[i] = bits_[i].exchange(0, std::memory_order_relaxed);
+    return for_each_run(std::span(pages.words).subspan(first, end - first), first * 64,
+                        [this](std::uint64_t page, std::uint64_t count) {
+                          return memory_.protect(page * page_size, count * page_size, MemoryProtection::Read);
+                        });
+  }
+
   /// Without the checks and messages of MappedMemory: this runs in a signal handler.
   static FaultAction on_fault(Fault& fault, void* user) noexcept {
     if (fault.access() == FaultAccess::Execute) return FaultAction::Pass;
@@ -83,14 +86,16 @@ class ProtectFault : public DirtyTracker::Backend {
 
   MappedMemory& memory_;
   std::vector<std::atomic<std::uint64_t>> bits_;
-  bool all_ = false;
-  FaultLock lock_;  // between handlers and the collector
+  bool all_ = false;  // all pages count as dirty, whatever their bits
+  FaultLock lock_;    // between handlers and the collector
   SignalHandler handler_;
 };
 
 }  // namespace
 
 Result<std::unique_ptr<DirtyTracker::Backend>> start_protect_fault(MappedMemory& memory) {
+  // Nobody keeps what else a page may be, and none may become accessible by being tracked.
+  if (auto done = check_read_write(memory); !done) return fail(done.error());
   auto backend = std::make_unique<ProtectFault>(memory);
   backend->size = memory.size();
   backend->page_size = memory.page_size();
@@ -136,7 +141,10 @@ Result<void> DirtyTracker::collect(DirtyPages& pages) {
   }
   pages.page_size = backend_->page_size;
   pages.words.assign((backend_->size / backend_->page_size + 63) / 64, 0);
-  if (auto done = backend_->collect(pages); !done) return done;
+  auto done = backend_->collect(pages);
+  const bool forgot = std::exchange(backend_->forgot, !done);
+  if (!done) return done;
+  if (forgot) mark(pages, 0, backend_->size / backend_->page_size);
   pages.count = 0;
   for (const std::uint64_t word : pages.words) pages.count += static_cast<std::uint64_t>(std::popcount(word));
   return {};

@@ -174,6 +174,37 @@ INSTANTIATE_TEST_SUITE_P(Methods, DirtyTrackerTest, testing::ValuesIn(kCases), [
   return name + (which.param.shared ? "Shared" : "Private");
 });
 
+TEST(ProtectFaultTest, MakesNothingAccessibleThatWasNot) {
+  const std::uint64_t page = host_page_size();
+  const auto start = [](MappedMemory& memory) {
+    return DirtyTracker::start(memory, {.method = DirtyMethod::ProtectFault});
+  };
+  for (const auto protection : {MemoryProtection::None, MemoryProtection::Read}) {
+    auto memory = MappedMemory::create_private(8 * page);
+    ASSERT_OK(memory);
+    ASSERT_OK(memory->protect(7 * page, page, protection));
+    const auto refused = start(*memory);
+    ASSERT_FALSE(refused.has_value());
+    EXPECT_EQ(refused.error().code(), ErrorCode::Unsupported);
+    std::byte byte{};
+    EXPECT_EQ(memory->read_at(7 * page, {&byte, 1}).has_value(), protection == MemoryProtection::Read);
+    ASSERT_OK(memory->protect(0, 0, MemoryProtection::ReadWrite));
+    EXPECT_TRUE(start(*memory).has_value());
+  }
+  auto reserved = MappedMemory::create({.size = 64 * page, .reserve_only = true});
+  ASSERT_OK(reserved);
+  EXPECT_FALSE(start(*reserved).has_value());
+  ASSERT_OK(reserved->commit(0, 32 * page));
+  EXPECT_FALSE(start(*reserved).has_value()) << "half of it is not there";
+  ASSERT_OK(reserved->commit(32 * page, 32 * page));
+  EXPECT_TRUE(start(*reserved).has_value());
+  auto shared = MappedMemory::create_shared(16 * page, "shared");
+  ASSERT_OK(shared);
+  auto view = shared->view(MemoryProtection::Read);
+  ASSERT_OK(view);
+  EXPECT_FALSE(start(*view).has_value());
+}
+
 TEST(DirtyTrackerChoiceTest, TheBestThatWorksAndWhy) {
   auto memory = MappedMemory::create_shared(64 * host_page_size(), "chosen");
   ASSERT_OK(memory);

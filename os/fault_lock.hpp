@@ -5,11 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#ifndef _WIN32
-#include <pthread.h>
-
-#include <csignal>
-#endif
+#include "os/hold_signals.hpp"
 
 namespace vm_platform {
 
@@ -29,29 +25,14 @@ class FaultLock {
  public:
   class Guard {
    public:
-    explicit Guard(FaultLock& lock) : lock_(lock) {
-#ifndef _WIN32
-      sigset_t all;
-      ::sigfillset(&all);
-      for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP}) ::sigdelset(&all, fault);
-      ::pthread_sigmask(SIG_BLOCK, &all, &before_);
-#endif
-      lock_.lock();
-    }
+    explicit Guard(FaultLock& lock) : lock_(lock) { lock_.lock(); }
     Guard(const Guard&) = delete;
     Guard& operator=(const Guard&) = delete;
-    ~Guard() {
-      lock_.unlock();
-#ifndef _WIN32
-      ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-#endif
-    }
+    ~Guard() { lock_.unlock(); }
 
    private:
+    const HoldSignals held_;
     FaultLock& lock_;
-#ifndef _WIN32
-    sigset_t before_{};
-#endif
   };
 
  private:

@@ -109,6 +109,33 @@ TEST(ForkTest, AChildHasOrdinaryMemoryAndLeavesItsParentsTrackerAlone) {
   }
 }
 
+TEST(ForkTest, MemoryCanBeTrackedAgainWhileAChildLives) {
+  for (const DirtyMethod method : {DirtyMethod::PagemapScan, DirtyMethod::Userfaultfd}) {
+    auto memory = MappedMemory::create_private(16 * kPageSize);
+    ASSERT_TRUE(memory.has_value());
+    std::array<int, 2> ends{};
+    ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+    pid_t child = 0;
+    {
+      const auto tracker = DirtyTracker::start(*memory, {.method = method});
+      if (!tracker) continue;  // not on this host
+      child = ::fork();
+      if (child == 0) {  // with copies of the tracker's descriptors, until told to go
+        ::close(ends[1]);
+        char byte = 0;
+        ::_exit(static_cast<int>(::read(ends[0], &byte, 1)));
+      }
+    }
+    const auto again = DirtyTracker::start(*memory, {.method = method});
+    EXPECT_TRUE(again.has_value()) << again.error().message();
+    ::close(ends[1]);
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+    ::close(ends[0]);
+  }
+}
+
 TEST(ForkTest, AChildHandlesFaultsAndItsParentStillDoes) {
   auto memory = MappedMemory::create_private(kPageSize);
   const auto unprotect = [](Fault&, void* user) noexcept {

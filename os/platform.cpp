@@ -93,9 +93,10 @@ std::vector<HostFinding> diagnose_host(const PlatformInfo& info, const PlatformF
                              "command line"));
     findings.push_back(judge("vfio", features.vfio, Severity::Missing, "no device can be handed to a guest",
                              "modprobe vfio-pci, with a kernel that has CONFIG_VFIO_PCI"));
-    findings.push_back(judge("userfaultfd", features.userfaultfd, Severity::Slow,
-                             "snapshots are restored whole before the guest runs, and changes are tracked by faults",
-                             "sysctl -w vm.unprivileged_userfaultfd=1"));
+    findings.push_back(
+        judge("userfaultfd", features.userfaultfd, Severity::Slow,
+              "snapshots are restored whole before the guest runs, and before Linux 6.7 changes are tracked by faults",
+              "sysctl -w vm.unprivileged_userfaultfd=1"));
     findings.push_back(judge("pagemap-scan", features.pagemap_scan, Severity::Note,
                              "changed pages are collected by slower means", "use Linux 6.7 or newer"));
     findings.push_back(judge("io-uring", features.io_uring, Severity::Note, "disks use plain system calls",

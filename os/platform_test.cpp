@@ -6,12 +6,15 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <string_view>
+#include <vm_platform/memory.hpp>
 #include <vm_platform/platform.hpp>
 #include <vm_platform/timer.hpp>
 
 #include "os/fake_host.hpp"
 
 #ifdef __linux__
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -109,6 +112,39 @@ TEST(PlatformFeaturesTest, KvmIsMeasuredInAProgramWithTimers) {
   EXPECT_TRUE(features.kvm.measured) << features.kvm.detail;
   while (alarms > 0) ::usleep(300);
   ::sigaction(SIGALRM, &former, nullptr);
+}
+#endif
+
+#ifdef __linux__
+TEST(PlatformInfoTest, AVendorOfCloudsMakesRealMachinesToo) {
+  const FakeHost host;
+  host.file("/sys/devices/system/cpu/online", "0");
+  for (const char* vendor : {"Amazon EC2", "Google"}) {
+    host.file("/sys/class/dmi/id/sys_vendor", vendor);
+    host.file("/proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu vme hypervisor");
+    EXPECT_EQ(PlatformInfo::detect(host.roots())->hypervisor, vendor);
+    if (host_arch() != HostArch::X86_64) continue;  // only there the CPU tells
+    host.file("/proc/cpuinfo", "processor\t: 0\nflags\t\t: fpu vme");
+    EXPECT_EQ(PlatformInfo::detect(host.roots())->hypervisor, "");
+  }
+}
+
+TEST(PlatformFeaturesTest, DetectionLeavesSoftDirtyBitsAlone) {
+  if (const auto features = PlatformFeatures::detect({.probe_kvm = false}); !features.soft_dirty.usable) {
+    const char* must_work = std::getenv("VMP_TEST_DIRTY");
+    ASSERT_FALSE(must_work != nullptr && std::string_view(must_work).contains("soft-dirty"));
+    GTEST_SKIP() << features.soft_dirty.detail;
+  }
+  auto memory = MappedMemory::create_private(host_page_size());
+  ASSERT_TRUE(memory.has_value());
+  *static_cast<volatile std::byte*>(memory->data()) = std::byte{1};
+  (void)PlatformFeatures::detect({.probe_kvm = false});
+  const int pagemap = ::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  std::uint64_t entry = 0;
+  const auto at = reinterpret_cast<std::uintptr_t>(memory->data()) / host_page_size() * sizeof entry;
+  EXPECT_EQ(::pread(pagemap, &entry, sizeof entry, static_cast<off_t>(at)), static_cast<ssize_t>(sizeof entry));
+  ::close(pagemap);
+  EXPECT_NE(entry & (1ULL << 55), 0u);
 }
 #endif
 

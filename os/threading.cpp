@@ -1,4 +1,5 @@
 // Big and little cores, on any host.
+#include <utility>
 #include <vm_platform/threading.hpp>
 
 #include "os/threading_host.hpp"
@@ -17,10 +18,20 @@ Result<void> move_to(const char* operation, bool big) {
                             : "none of the allowed CPUs is an efficiency core")
                     .with_hint("widen the cpuset or affinity of the process, or use the other kind"));
   }
-  return threading_host::set_affinity(wanted);
+  return threading_host::set_affinity(threading_host::for_one_thread(wanted));
 }
 
 }  // namespace
+
+CpuSet within_one_group(const CpuSet& cpus, std::span<const CpuSet> groups, unsigned current) {
+  CpuSet most;
+  for (const CpuSet& group : groups) {
+    CpuSet part = cpus & group;
+    if (group.contains(current) && !part.empty()) return part;
+    if (part.count() > most.count()) most = std::move(part);
+  }
+  return most;
+}
 
 Result<void> set_thread_affinity(const CpuSet& cpus) {
   if (cpus.empty()) return fail(ErrorCode::InvalidArgument, "set thread affinity", "no CPUs", "the set is empty");

@@ -4,6 +4,15 @@
 #include <thread>
 #include <vm_platform/threading.hpp>
 
+#include "os/threading_host.hpp"
+
+#ifdef _WIN32
+#include <windows.h>
+#else
+#include <sched.h>
+#include <sys/resource.h>
+#endif
+
 namespace vm_platform {
 namespace {
 
@@ -78,13 +87,63 @@ TEST(ThreadingTest, Names) {
   });
 }
 
+TEST(ThreadingTest, CpusOfOneGroup) {
+  const CpuSet groups[] = {{0, 1, 2, 3}, {4, 5, 6, 7}, {8, 9, 10, 11}};
+  EXPECT_EQ(within_one_group(*CpuSet::parse("0-11"), groups, 5), *CpuSet::parse("4-7")) << "where the thread is";
+  EXPECT_EQ(within_one_group({1, 8, 9}, groups, 2), CpuSet{1});
+  EXPECT_EQ(within_one_group({1, 8, 9}, groups, 5), (CpuSet{8, 9})) << "its own has none: the one with most";
+  EXPECT_TRUE(within_one_group({}, groups, 5).empty());
+}
+
+struct Standing {  // Windows has only the level
+  ThreadPriority priority;
+  int policy;
+  int level;  // the nice value; of others than SCHED_OTHER the static priority
+};
+
+#ifdef _WIN32
+constexpr Standing kStandings[] = {{ThreadPriority::Low, 0, THREAD_PRIORITY_LOWEST},
+                                   {ThreadPriority::Idle, 0, THREAD_PRIORITY_IDLE},
+                                   {ThreadPriority::Normal, 0, THREAD_PRIORITY_NORMAL},
+                                   {ThreadPriority::High, 0, THREAD_PRIORITY_HIGHEST},
+                                   {ThreadPriority::Realtime, 0, THREAD_PRIORITY_TIME_CRITICAL}};
+bool has(const Standing& standing) { return ::GetThreadPriority(::GetCurrentThread()) == standing.level; }
+bool may_have(const Standing& /*standing*/) { return true; }
+#else
+constexpr Standing kStandings[] = {{ThreadPriority::Low, SCHED_OTHER, 10},
+                                   {ThreadPriority::Idle, SCHED_IDLE, 0},
+                                   {ThreadPriority::Normal, SCHED_OTHER, 0},
+                                   {ThreadPriority::High, SCHED_OTHER, -10},
+                                   {ThreadPriority::Realtime, SCHED_RR, 1}};
+bool has(const Standing& standing) {
+  if (::sched_getscheduler(0) != standing.policy) return false;
+  if (standing.policy == SCHED_OTHER) return ::getpriority(PRIO_PROCESS, 0) == standing.level;
+  sched_param parameter{};
+  return ::sched_getparam(0, &parameter) == 0 && parameter.sched_priority == standing.level;
+}
+/// Asked of the kernel by a thread that starts from the same nice value.
+bool may_have(const Standing& standing) {
+  bool may = false;
+  in_thread([&] {
+    const sched_param parameter{.sched_priority = standing.policy == SCHED_OTHER ? 0 : standing.level};
+    may = ::sched_setscheduler(0, standing.policy, &parameter) == 0 &&
+          (standing.policy != SCHED_OTHER || ::setpriority(PRIO_PROCESS, 0, standing.level) == 0);
+  });
+  return may;
+}
+#endif
+
 TEST(ThreadingTest, Priorities) {
   in_thread([] {
-    ASSERT_OK(set_thread_priority(ThreadPriority::Low));
-    ASSERT_OK(set_thread_priority(ThreadPriority::Idle));
-    for (const auto priority : {ThreadPriority::Normal, ThreadPriority::High, ThreadPriority::Realtime}) {
-      const auto done = set_thread_priority(priority);
-      EXPECT_TRUE(done.has_value() || done.error().code() == ErrorCode::PermissionDenied) << done.error().message();
+    for (const Standing& standing : kStandings) {
+      const bool may = may_have(standing);
+      const auto done = set_thread_priority(standing.priority);
+      EXPECT_EQ(done.has_value(), may) << static_cast<int>(standing.priority);
+      if (done) {
+        EXPECT_TRUE(has(standing)) << static_cast<int>(standing.priority);
+      } else {
+        EXPECT_EQ(done.error().code(), ErrorCode::PermissionDenied) << done.error().message();
+      }
     }
   });
 }

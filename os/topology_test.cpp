@@ -1,8 +1,23 @@
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <iterator>
 #include <vm_platform/topology.hpp>
 
 #include "os/fake_host.hpp"
+#include "os/test_code.hpp"
+
+#ifdef __linux__
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#endif
 
 namespace vm_platform {
 namespace {
@@ -130,6 +145,42 @@ TEST(TopologyTest, WithoutSysfsItIsAnError) {
   const FakeHost host;
   EXPECT_EQ(read_topology(host.roots()).error().code(), ErrorCode::NotFound);
 }
+
+TEST(TopologyTest, WhatCannotBeReadIsNotThere) {
+  const FakeHost host;
+  host.file("/sys/devices/system/cpu/online", "0-1");
+  host.cpu(0);
+  host.file("/sys/devices/system/cpu/isolated/folder", "in the place of a file");
+  host.file("/sys/devices/system/node", "a file in the place of a folder");
+  std::filesystem::create_symlink("/proc/self/mem", host.root() + "/sys/devices/system/cpu/cpu0/cpu_capacity");  // EIO
+  const auto topology = read_topology(host.roots());
+  ASSERT_TRUE(topology.has_value());
+  EXPECT_TRUE(topology->isolated.empty());
+  EXPECT_EQ(topology->cpus[0].capacity, 0u);
+  EXPECT_EQ(topology->allowed.to_string(), "0-1");
+}
+
+#if !VMP_TEST_ASAN && !VMP_TEST_TSAN  // they cannot start where they may not ask
+TEST(TopologyTest, WhereAffinityMayNotBeAskedFor) {
+  const pid_t child = ::fork();
+  if (child == 0) {  // from before its start on, as in a container
+    sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sched_getaffinity, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const sock_fprog filter{static_cast<unsigned short>(std::size(program)), program};
+    if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
+      ::_exit(2);
+    ::execl("/proc/self/exe", "os_test", "--gtest_brief=1", "--gtest_filter=TopologyTest.ThisHost", nullptr);
+    ::_exit(127);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+#endif
 
 TEST(TopologyTest, CgroupVersionOneCpuset) {
   const FakeHost host;

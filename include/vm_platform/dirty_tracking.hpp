@@ -15,10 +15,12 @@ namespace vm_platform {
 
 /// How changes are noticed, best first.
 enum class DirtyMethod : std::uint8_t {
-  PagemapScan,   ///< Linux 6.7: the kernel unprotects by itself, one call collects and protects again.
+  PagemapScan,   ///< Linux 6.7: the kernel unprotects by itself, one call collects and protects again. No privilege.
   Userfaultfd,   ///< Linux 5.7 (5.19 for shared memory): write-protection faults, taken by a thread of ours.
   WriteWatch,    ///< Windows, memory created with `MemoryOptions::write_watch`.
   ProtectFault,  ///< Any host: mprotect and a fault handler. System calls that write to the memory fail with EFAULT.
+                 ///< Only memory that is readable and writable throughout; Linux: where /proc cannot be read,
+                 ///< the caller has to see to that.
   SoftDirty,     ///< Linux with CONFIG_MEM_SOFT_DIRTY; only when forced: writers must stand still during `collect`,
                  ///< and a transparent huge page counts as a whole.
 };
@@ -43,9 +45,10 @@ struct DirtyTrackingOptions {
 ///
 /// What a `collect` reports is every page written between the end of the previous `collect` (or `start`) and its own
 /// beginning; pages written while it runs are reported by it or by the next one. More pages than changed may be
-/// reported, never fewer. One thread at a time may call members; the mapping must outlive the tracker and must not be
-/// resized, protected or discarded meanwhile. One tracker per mapping. In a forked child `collect` is `Status`, and the
-/// memory is ordinary again or faults once per page: the tracker belongs to the process that started it.
+/// reported, never fewer: after a `collect` that failed the next one reports all. One thread at a time may call
+/// members; the mapping must outlive the tracker and must not be resized, protected or discarded meanwhile. One tracker
+/// per mapping. In a forked child `collect` is `Status`, and the memory is ordinary again or faults once per page: the
+/// tracker belongs to the process that started it.
 class DirtyTracker {
  public:
   /// Begins to watch. `Unsupported`, with the reason for each method, where none works here.

@@ -14,7 +14,8 @@ namespace vm_platform {
 /// offline, or is not for this process (cgroup cpuset). Windows: all must be in one processor group.
 Result<void> set_thread_affinity(const CpuSet& cpus);
 /// Allows all performance cores that this process may use; with one kind of core, all CPUs it may use. `NotFound` where
-/// the process may use only the other kind.
+/// the process may use only the other kind. Windows: of these, the ones in the thread's processor group (or in the
+/// group that has most, where it has none).
 Result<void> set_thread_affinity_big();
 /// The same for efficiency cores. Which cores are of which kind: see `Topology::kinds_from`.
 Result<void> set_thread_affinity_little();

@@ -67,8 +67,8 @@ struct Cache {
 struct Topology {
   std::vector<Cpu> cpus;  ///< All that are online, by number.
   CpuSet online, isolated;
-  /// Those this process may use: affinity at start, cgroup cpuset, online; without isolated ones unless only those are
-  /// left.
+  /// Those this process may use: affinity at start (where the host forbids to ask: as /proc/self/status has it, else
+  /// all), cgroup cpuset, online; without isolated ones unless only those are left.
   CpuSet allowed;
   CpuSet performance, efficiency;  ///< All online ones are in exactly one; `efficiency` is empty with one kind only.
   std::vector<Cache> caches;       ///< Each once.

@@ -9,10 +9,14 @@
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <cinttypes>
+#include <cstdio>
+#include <system_error>
 #include <thread>
 
 #include "os/dirty_backend.hpp"
 #include "os/fault_lock.hpp"
+#include "os/linux/soft_dirty.hpp"
 #include "os/linux/uffd.hpp"
 
 namespace vm_platform {
@@ -41,10 +45,10 @@ class PagemapScan : public DirtyTracker::Backend {
     auto made = std::make_unique<PagemapScan>(memory);
     auto watcher = uffd::open(uffd::kFeatureWpAsync | uffd::kFeatureWpUnpopulated | uffd::kFeatureWpHugetlbfsShmem);
     if (!watcher) return fail(watcher.error());
-    made->uffd_ = std::move(*watcher);
     made->pagemap_ = Descriptor(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
     if (!made->pagemap_) return fail(VmError::from_os(errno, "open", "/proc/self/pagemap"));
-    if (auto done = uffd::watch(made->uffd_, memory.bytes()); !done) return fail(done.error());
+    if (auto done = uffd::watch(*watcher, memory.bytes()); !done) return fail(done.error());
+    made->uffd_ = std::move(*watcher);
     if (auto done = uffd::protect(made->uffd_, memory.data(), memory.size(), true); !done) return fail(done.error());
     made->size = memory.size();
     made->page_size = memory.page_size();
@@ -53,6 +57,9 @@ class PagemapScan : public DirtyTracker::Backend {
     return made;
   }
   explicit PagemapScan(MappedMemory& memory) : memory_(memory), regions_(4096) {}
+  ~PagemapScan() override {
+    if (uffd_ && is_ours()) uffd::unwatch(uffd_, memory_.bytes());
+  }
 
   [[nodiscard]] DirtyMethod method() const noexcept override { return DirtyMethod::PagemapScan; }
 
@@ -89,12 +96,32 @@ class PagemapScan : public DirtyTracker::Backend {
 
  private:
   MappedMemory& memory_;
-  Descriptor uffd_, pagemap_;
+  Descriptor uffd_;  // only once it watches
+  Descriptor pagemap_;
   std::vector<PageRegion> regions_;
 };
 
-/// A bit in every page-table entry that a write sets. Clearing it is for the whole process at once, so only one tracker
-/// of this kind can exist; and what is written between reading and clearing is lost, so writers have to stand still.
+}  // namespace
+
+Result<SoftDirtyFiles> SoftDirtyFiles::open() {
+  SoftDirtyFiles files{.pagemap = Descriptor(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)),
+                       .clear_refs = Descriptor(::open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC))};
+  if (!files.pagemap || !files.clear_refs) return fail(VmError::from_os(errno, "open", "/proc/self/clear_refs"));
+  auto fresh = MappedMemory::create_private(host_page_size());
+  if (!fresh) return fail(fresh.error());
+  *static_cast<volatile std::byte*>(fresh->data()) = std::byte{1};
+  std::uint64_t entry = 0;
+  const auto at = reinterpret_cast<std::uintptr_t>(fresh->data()) / host_page_size() * sizeof entry;
+  if (::pread(files.pagemap.get(), &entry, sizeof entry, static_cast<off_t>(at)) != sizeof entry)
+    return fail(VmError::from_os(errno, "read", "/proc/self/pagemap"));
+  if ((entry & kSoftDirty) != 0) return files;
+  return fail(ErrorCode::Unsupported, "clear soft-dirty bits", "this process", "no CONFIG_MEM_SOFT_DIRTY");
+}
+
+namespace {
+
+/// Clearing the bits is for the whole process at once, so only one tracker of this kind can exist; and what is written
+/// between reading and clearing is lost, so writers have to stand still.
 class SoftDirty : public DirtyTracker::Backend {
  public:
   static Result<std::unique_ptr<Backend>> start(MappedMemory& memory) {
@@ -103,11 +130,9 @@ class SoftDirty : public DirtyTracker::Backend {
     auto made = std::make_unique<SoftDirty>(memory);
     made->size = memory.size();
     made->page_size = memory.page_size();
-    made->pagemap_ = Descriptor(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
-    made->clear_refs_ = Descriptor(::open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC));
-    if (!made->pagemap_ || !made->clear_refs_) return fail(VmError::from_os(errno, "open", "/proc/self/clear_refs"));
-    if (!works())
-      return fail(ErrorCode::Unsupported, "clear soft-dirty bits", "this process", "no CONFIG_MEM_SOFT_DIRTY");
+    auto files = SoftDirtyFiles::open();
+    if (!files) return fail(files.error());
+    made->files_ = std::move(*files);
     if (auto done = made->clear(); !done) return fail(done.error());
     return made;
   }
@@ -126,41 +151,27 @@ class SoftDirty : public DirtyTracker::Backend {
     static std::atomic<bool> used = false;
     return used;
   }
-  static bool works() {
-    auto probe = MappedMemory::create_private(host_page_size());
-    if (!probe) return false;
-    const Descriptor pagemap(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
-    const Descriptor clear(::open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC));
-    const auto bit = [&] {
-      std::uint64_t entry = 0;
-      const auto at = reinterpret_cast<std::uintptr_t>(probe->data()) / host_page_size() * 8;
-      return ::pread(pagemap.get(), &entry, 8, static_cast<off_t>(at)) == 8 && (entry >> 55 & 1) != 0;
-    };
-    *static_cast<volatile std::byte*>(probe->data()) = std::byte{1};
-    if (!bit() || ::write(clear.get(), "4", 1) != 1 || bit()) return false;
-    *static_cast<volatile std::byte*>(probe->data()) = std::byte{2};
-    return bit();
-  }
   Result<void> read_bits(DirtyPages& pages) {
     std::array<std::uint64_t, 8192> entries{};
     const std::uint64_t first = reinterpret_cast<std::uintptr_t>(memory_.data()) / host_page_size();
     const std::uint64_t total = size / page_size, per = page_size / host_page_size();
     for (std::uint64_t page = 0; page < total * per;) {
       const std::uint64_t count = std::min<std::uint64_t>(entries.size(), total * per - page);
-      const ssize_t got = ::pread(pagemap_.get(), entries.data(), count * 8, static_cast<off_t>((first + page) * 8));
+      const ssize_t got =
+          ::pread(files_.pagemap.get(), entries.data(), count * 8, static_cast<off_t>((first + page) * 8));
       if (got <= 0) return fail(VmError::from_os(errno, "read", "/proc/self/pagemap"));
       for (std::uint64_t i = 0; i < static_cast<std::uint64_t>(got) / 8; ++i, ++page)
-        if ((entries[i] >> 55 & 1) != 0) mark(pages, page / per, 1);
+        if ((entries[i] & kSoftDirty) != 0) mark(pages, page / per, 1);
     }
     return {};
   }
-  Result<void> clear() {
-    if (::pwrite(clear_refs_.get(), "4", 1, 0) == 1) return {};
+  Result<void> clear() const {
+    if (::pwrite(files_.clear_refs.get(), "4", 1, 0) == 1) return {};
     return fail(VmError::from_os(errno, "write", "/proc/self/clear_refs"));
   }
 
   MappedMemory& memory_;
-  Descriptor pagemap_, clear_refs_;
+  SoftDirtyFiles files_;
 };
 
 /// Write-protection faults come as messages to a thread, which notes the page and lets the writer go on.
@@ -179,7 +190,6 @@ class Userfaultfd : public DirtyTracker::Backend {
     auto watcher = uffd::open(
         offered & (UFFD_FEATURE_PAGEFAULT_FLAG_WP | uffd::kFeatureWpHugetlbfsShmem | uffd::kFeatureWpUnpopulated));
     if (!watcher) return fail(watcher.error());
-    made->uffd_ = std::move(*watcher);
     made->stop_ = Descriptor(::eventfd(0, EFD_CLOEXEC));
     if (!made->stop_) return fail(VmError::from_os(errno, "eventfd", ""));
     // Before Linux 6.4 a private page that does not exist yet cannot be protected: it has to exist.
@@ -187,23 +197,26 @@ class Userfaultfd : public DirtyTracker::Backend {
       volatile std::byte* data = memory.data();
       for (std::uint64_t at = 0; at < memory.size(); at += host_page_size()) (void)data[at];
     }
-    if (auto done = uffd::watch(made->uffd_, memory.bytes()); !done) return fail(done.error());
+    if (auto done = uffd::watch(*watcher, memory.bytes()); !done) return fail(done.error());
+    made->uffd_ = std::move(*watcher);
     made->size = memory.size();
     made->page_size = memory.page_size();
-    made->thread_ = std::make_unique<std::thread>([self = made.get()] { self->serve(); });
+    if (auto done = made->start_thread(); !done) return fail(done.error());
     if (auto done = uffd::protect(made->uffd_, memory.data(), memory.size(), true); !done) return fail(done.error());
     return made;
   }
   explicit Userfaultfd(MappedMemory& memory) : memory_(memory), bits_((memory.size() / memory.page_size() + 63) / 64) {}
   ~Userfaultfd() override {
-    if (!thread_) return;
     if (!is_ours()) {
       (void)thread_.release();  // it runs in the parent; here there is nothing to join
       return;
     }
-    (void)uffd::protect(uffd_, memory_.data(), memory_.size(), false);
-    const std::uint64_t one = 1;
-    if (::write(stop_.get(), &one, sizeof one) == sizeof one) thread_->join();
+    if (thread_) {
+      (void)uffd::protect(uffd_, memory_.data(), memory_.size(), false);
+      const std::uint64_t one = 1;
+      if (::write(stop_.get(), &one, sizeof one) == sizeof one) thread_->join();
+    }
+    if (uffd_) uffd::unwatch(uffd_, memory_.bytes());
   }
 
   [[nodiscard]] DirtyMethod method() const noexcept override { return DirtyMethod::Userfaultfd; }
@@ -225,13 +238,27 @@ class Userfaultfd : public DirtyTracker::Backend {
       auto done = dirty > kManyDirty
                       ? protect(first * 64, std::min<std::uint64_t>(end * 64, size / page_size) - first * 64)
                       : for_each_run(std::span(pages.words).subspan(first, end - first), first * 64, protect);
-      if (!done) return done;
+      if (done) continue;
+      // Some are not protected, so nobody would hear of their next write: they stay dirty.
+      for (std::size_t i = first; i < end; ++i) bits_[i].fetch_or(pages.words[i], std::memory_order_relaxed);
+      return done;
     }
     return {};
   }
 
  private:
   static constexpr unsigned kManyDirty = 64;  // of the 1024 pages of a stretch
+
+  /// The thread takes no signals: a handler that writes into the memory would wait for the very thread it runs on.
+  Result<void> start_thread() {
+    const HoldSignals held;  // a new thread begins with what is held here
+    try {
+      thread_ = std::make_unique<std::thread>([this] { serve(); });
+    } catch (const std::system_error& error) {
+      return fail(VmError::from_os(error.code().value(), "start a thread", "userfaultfd"));
+    }
+    return {};
+  }
 
   void serve() {
     std::array<pollfd, 2> wait = {
@@ -253,13 +280,30 @@ class Userfaultfd : public DirtyTracker::Backend {
   }
 
   MappedMemory& memory_;
-  Descriptor uffd_, stop_;
+  Descriptor uffd_;  // only once it watches
+  Descriptor stop_;
   std::vector<std::atomic<std::uint64_t>> bits_;
   FaultLock lock_;
   std::unique_ptr<std::thread> thread_;
 };
 
 }  // namespace
+
+Result<void> check_read_write(const MappedMemory& memory) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> maps(std::fopen("/proc/self/maps", "re"), std::fclose);
+  if (!maps) return {};  // a jail: its word is taken for it
+  auto at = reinterpret_cast<std::uintptr_t>(memory.data());
+  const std::uintptr_t end = at + memory.size();
+  std::array<char, 4096 + 128> line{};  // the longest path, and what stands ahead of it
+  while (at < end && std::fgets(line.data(), line.size(), maps.get()) != nullptr) {
+    std::uintptr_t from = 0, to = 0;
+    std::array<char, 5> access{};
+    if (std::sscanf(line.data(), "%" SCNxPTR "-%" SCNxPTR " %4s", &from, &to, access.data()) != 3) continue;
+    if (from <= at && at < to && std::string_view(access.data()).starts_with("rw-")) at = to;
+  }
+  if (at >= end) return {};
+  return fail(ErrorCode::Unsupported, "track changes", "memory", "not all of it can be read and written");
+}
 
 std::span<const DirtyMethod> host_dirty_methods() noexcept {
   static constexpr std::array kMethods = {DirtyMethod::PagemapScan, DirtyMethod::Userfaultfd, DirtyMethod::ProtectFault,

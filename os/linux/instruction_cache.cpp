@@ -5,6 +5,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <system_error>
 #include <thread>
 #endif
 
@@ -26,7 +27,8 @@ struct CacheLines {
 };
 
 /// big.LITTLE clusters may have lines of different length, and a thread can move between reading CTR_EL0 and using it:
-/// so the smallest line of any core this process may run on counts, found by visiting each once.
+/// so the smallest line of any core this process may run on counts, found by visiting each once. Where no thread can be
+/// started for that, it is the smallest the architecture has, 16 bytes (CCSIDR_EL1.LineSize), and nothing is left out.
 CacheLines survey() {
   CacheLines lines{.data = 2048, .instruction = 2048, .clean_needed = false, .invalidate_needed = false};
   const auto visit = [&lines] {
@@ -37,7 +39,7 @@ CacheLines survey() {
     lines.clean_needed |= ((ctr >> 28) & 1) == 0;
     lines.invalidate_needed |= ((ctr >> 29) & 1) == 0;
   };
-  std::thread([&visit] {
+  const auto visit_all = [&visit] {
     visit();
     cpu_set_t allowed;
     if (::sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
@@ -48,7 +50,12 @@ CacheLines survey() {
       CPU_SET(cpu, &one);
       if (::sched_setaffinity(0, sizeof one, &one) == 0) visit();
     }
-  }).join();
+  };
+  try {
+    std::thread(visit_all).join();
+  } catch (const std::system_error&) {
+    return {.data = 16, .instruction = 16, .clean_needed = true, .invalidate_needed = true};
+  }
   return lines;
 }
 

@@ -17,6 +17,7 @@
 #include <vm_platform/timer.hpp>
 
 #include "os/linux/kvm_probe.hpp"
+#include "os/linux/soft_dirty.hpp"
 #include "os/linux/sysfs.hpp"
 #include "os/linux/uffd.hpp"
 #include "os/timer_host.hpp"
@@ -24,17 +25,8 @@
 namespace vm_platform {
 namespace {
 
-std::size_t entries_in(const std::string& folder) {
-  std::error_code error;
-  std::size_t count = 0;
-  for (auto it = std::filesystem::directory_iterator(folder, error);
-       !error && it != std::filesystem::directory_iterator(); it.increment(error))
-    ++count;
-  return count;
-}
-
 FeatureState find_iommu(const HostRoots& roots) {
-  const std::size_t groups = entries_in(roots.sys + "/kernel/iommu_groups");
+  const std::size_t groups = sysfs::names_in(roots.sys + "/kernel/iommu_groups").size();
   if (groups != 0) return {true, true, std::to_string(groups) + " IOMMU groups"};
   // The firmware's tables tell of one that the kernel was not told to use.
   const std::string tables = roots.sys + "/firmware/acpi/tables/";
@@ -43,7 +35,7 @@ FeatureState find_iommu(const HostRoots& roots) {
     if (std::filesystem::exists(tables + table, error))
       return {true, false, std::string("there is an IOMMU (ACPI table ") + table + "), but it is off: no groups"};
   }
-  const bool units = entries_in(roots.sys + "/class/iommu") != 0;
+  const bool units = !sysfs::names_in(roots.sys + "/class/iommu").empty();
   return {units, false, units ? "there is an IOMMU, but it is off: no groups" : "no IOMMU"};
 }
 
@@ -74,12 +66,19 @@ FeatureState find_userfaultfd(const HostRoots& roots) {
   return {true, true, detail};
 }
 
-FeatureState try_tracking(DirtyMethod method) {
+FeatureState find_pagemap_scan() {
   auto memory = MappedMemory::create_private(host_page_size());
   if (!memory) return {false, false, memory.error().message()};
-  const auto tracker = DirtyTracker::start(*memory, {.method = method});
-  if (tracker) return {true, true, std::string(to_string(method)) + " works"};
+  const auto tracker = DirtyTracker::start(*memory, {.method = DirtyMethod::PagemapScan});
+  if (tracker) return {true, true, "pagemap-scan works"};
   return {false, false, tracker.error().reason()};
+}
+
+/// A tracker of this kind would clear the bits of the whole process, which somebody else may be using.
+FeatureState find_soft_dirty() {
+  const auto files = SoftDirtyFiles::open();
+  if (files) return {true, true, "soft-dirty works"};
+  return {false, false, files.error().message()};
 }
 
 FeatureState find_memfd() {
@@ -111,12 +110,13 @@ FeatureState find_membarrier() {
 
 FeatureState find_huge_pages(const HostRoots& roots) {
   std::uint64_t total = 0, available = 0;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(roots.sys + "/kernel/mm/hugepages", error)) {
-    total += sysfs::number(entry.path().string() + "/nr_hugepages").value_or(0);
-    available += sysfs::number(entry.path().string() + "/free_hugepages").value_or(0);
+  const std::string folder = roots.sys + "/kernel/mm/hugepages/";
+  const auto pools = sysfs::names_in(folder);
+  for (const std::string& pool : pools) {
+    total += sysfs::number(folder + pool + "/nr_hugepages").value_or(0);
+    available += sysfs::number(folder + pool + "/free_hugepages").value_or(0);
   }
-  if (total == 0) return {!error, false, "no huge pages are reserved"};
+  if (total == 0) return {!pools.empty(), false, "no huge pages are reserved"};
   return {true, available != 0, std::to_string(available) + " of " + std::to_string(total) + " huge pages are free"};
 }
 
@@ -156,8 +156,8 @@ PlatformFeatures PlatformFeatures::detect(const Options& options) {
     features.io_uring = features.membarrier = features.invariant_counter = untried;
     return features;
   }
-  features.pagemap_scan = try_tracking(DirtyMethod::PagemapScan);
-  features.soft_dirty = try_tracking(DirtyMethod::SoftDirty);
+  features.pagemap_scan = find_pagemap_scan();
+  features.soft_dirty = find_soft_dirty();
   features.memfd = find_memfd();
   features.executable_memory = find_executable_memory();
   features.io_uring = find_io_uring();

@@ -6,7 +6,6 @@
 #include <array>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <sstream>
 #include <vm_platform/memory.hpp>
 #include <vm_platform/platform.hpp>
@@ -27,8 +26,10 @@ std::string unquoted(std::string text) {
 }
 
 /// The hypervisor's signature (CPUID 40000000h), or what the firmware calls the machine.
-std::string find_hypervisor(const HostRoots& roots) {
+std::string find_hypervisor(const HostRoots& roots, const std::vector<std::string>& cpu_flags) {
 #if defined(__x86_64__)
+  // An x86 CPU says whether it is a virtual one, and "Amazon EC2" and "Google" make real machines too.
+  if (!cpu_flags.empty() && std::ranges::find(cpu_flags, "hypervisor") == cpu_flags.end()) return {};
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (roots.is_this_host() && __get_cpuid(1, &a, &b, &c, &d) != 0 && (c >> 31) != 0) {
     __cpuid(0x40000000, a, b, c, d);
@@ -83,13 +84,12 @@ void read_cpu(const HostRoots& roots, PlatformInfo& info) {
 }
 
 void read_huge_pages(const HostRoots& roots, PlatformInfo& info) {
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(roots.sys + "/kernel/mm/hugepages", error)) {
-    const std::string name = entry.path().filename().string();  // hugepages-2048kB
+  const std::string folder = roots.sys + "/kernel/mm/hugepages/";
+  for (const std::string& name : sysfs::names_in(folder)) {  // hugepages-2048kB
     if (!name.starts_with("hugepages-")) continue;
     info.huge_pages.push_back({.page_size = std::strtoull(name.c_str() + 10, nullptr, 10) * kKiB,
-                               .total = sysfs::number(entry.path().string() + "/nr_hugepages").value_or(0),
-                               .free = sysfs::number(entry.path().string() + "/free_hugepages").value_or(0)});
+                               .total = sysfs::number(folder + name + "/nr_hugepages").value_or(0),
+                               .free = sysfs::number(folder + name + "/free_hugepages").value_or(0)});
   }
   std::ranges::sort(info.huge_pages, {}, &HugePagePool::page_size);
   const std::string modes = sysfs::read(roots.sys + "/kernel/mm/transparent_hugepage/enabled").value_or("");
@@ -121,7 +121,7 @@ Result<PlatformInfo> PlatformInfo::detect(const HostRoots& roots) {
   info.memory_available = kib("MemAvailable:");
   info.page_size = host_page_size();
   read_huge_pages(roots, info);
-  info.hypervisor = find_hypervisor(roots);
+  info.hypervisor = find_hypervisor(roots, info.cpu_flags);
   info.container = find_container(roots);
   CgroupLimits limits = read_cgroup_limits(roots);
   info.cgroup_version = limits.version;

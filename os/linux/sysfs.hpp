@@ -1,44 +1,23 @@
-// Reading small files of sysfs and procfs.
+// Reading small files and folders of sysfs and procfs. Nothing here throws, whatever lies there.
 #pragma once
 
-#include <charconv>
-#include <fstream>
-#include <iterator>
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace vm_platform::sysfs {
 
 /// The whole file without trailing newlines and blanks; nothing where it cannot be read.
-inline std::optional<std::string> read(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return std::nullopt;
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (file.bad()) return std::nullopt;
-  while (!text.empty() && (text.back() == '\n' || text.back() == ' ' || text.back() == '\0')) text.pop_back();
-  return text;
-}
+std::optional<std::string> read(const std::string& path);
 
 /// A decimal number at the start of the file.
-inline std::optional<std::uint64_t> number(const std::string& path) {
-  const auto text = read(path);
-  std::uint64_t value = 0;
-  if (!text || std::from_chars(text->data(), text->data() + text->size(), value).ec != std::errc()) return std::nullopt;
-  return value;
-}
+std::optional<std::uint64_t> number(const std::string& path);
 
 /// The rest of the line that starts with `key`, without blanks around it.
-inline std::optional<std::string> line_value(const std::string& text, const std::string& key) {
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = std::min(text.find('\n', at), text.size());
-    if (text.compare(at, key.size(), key) == 0) {
-      std::size_t from = at + key.size();
-      while (from < end && (text[from] == ' ' || text[from] == '\t' || text[from] == ':')) ++from;
-      return text.substr(from, end - from);
-    }
-    at = end + 1;
-  }
-  return std::nullopt;
-}
+std::optional<std::string> line_value(const std::string& text, const std::string& key);
+
+/// The names in a folder, in no order; none where it cannot be read.
+std::vector<std::string> names_in(const std::string& folder);
 
 }  // namespace vm_platform::sysfs

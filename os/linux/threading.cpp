@@ -44,6 +44,8 @@ namespace threading_host {
 
 const CpuSet& affinity_at_start() { return g_at_start; }
 
+CpuSet for_one_thread(const CpuSet& cpus) { return cpus; }
+
 Result<void> set_affinity(const CpuSet& cpus) {
   if (::syscall(SYS_sched_setaffinity, 0, cpus.words().size() * 8, cpus.words().data()) == 0) return {};
   const int error = errno;

@@ -1,5 +1,5 @@
 // CPUs as sysfs describes them, from any root.
-#include <filesystem>
+#include <charconv>
 #include <map>
 #include <tuple>
 #include <vm_platform/topology.hpp>
@@ -23,11 +23,10 @@ int read_id(const std::string& path) {
 }
 
 void read_nodes(const std::string& sys, std::vector<Cpu>& cpus) {
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(sys + "/devices/system/node", error)) {
-    const std::string name = entry.path().filename().string();
+  const std::string folder = sys + "/devices/system/node/";
+  for (const std::string& name : sysfs::names_in(folder)) {
     if (!name.starts_with("node") || name.find_first_not_of("0123456789", 4) != std::string::npos) continue;
-    const CpuSet members = read_set(entry.path().string() + "/cpulist");
+    const CpuSet members = read_set(folder + name + "/cpulist");
     const int node = std::atoi(name.c_str() + 4);
     for (Cpu& cpu : cpus)
       if (members.contains(cpu.id)) cpu.node = node;
@@ -104,14 +103,13 @@ Result<Topology> read_topology(const HostRoots& roots) {
   read_nodes(roots.sys, topology.cpus);
   read_kinds(roots.sys, topology);
 
-  CpuSet may = topology.online;
-  if (roots.is_this_host()) {
-    may = threading_host::affinity_at_start();
-  } else if (const auto status = sysfs::read(roots.proc + "/self/status")) {
-    if (const auto list = sysfs::line_value(*status, "Cpus_allowed_list"))
-      may = CpuSet::parse(*list).value_or(topology.online);
+  CpuSet may;
+  if (roots.is_this_host()) may = threading_host::affinity_at_start();
+  if (may.empty()) {  // another host, or one that forbids the question
+    const std::string status = sysfs::read(roots.proc + "/self/status").value_or("");
+    may = CpuSet::parse(sysfs::line_value(status, "Cpus_allowed_list").value_or("")).value_or(CpuSet());
   }
-  topology.allowed = may & topology.online;
+  topology.allowed = may.empty() ? topology.online : may & topology.online;
   if (const auto limits = read_cgroup_limits(roots); limits.cpuset)
     topology.allowed = topology.allowed & *limits.cpuset;
   if (const CpuSet rest = topology.allowed.without(topology.isolated); !rest.empty()) topology.allowed = rest;

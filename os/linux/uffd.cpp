@@ -42,6 +42,11 @@ std::uint64_t features() {
 
 Result<Descriptor> open(std::uint64_t wanted) {
   Descriptor made = raw_open();
+  // Where writes are only recorded no fault is delivered, so those of the kernel need not be asked for to count.
+  if (!made && (wanted & kFeatureWpAsync) != 0) {
+    const int flags = O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY;
+    made = Descriptor(static_cast<int>(::syscall(SYS_userfaultfd, flags)));
+  }
   if (!made) {
     return fail(VmError::from_os(errno, "userfaultfd", "")
                     .with_hint("allow it: sysctl -w vm.unprivileged_userfaultfd=1, or run with CAP_SYS_PTRACE"));
@@ -57,6 +62,11 @@ Result<void> watch(const Descriptor& uffd, std::span<std::byte> range) {
                           .ioctls = 0};
   if (::ioctl(uffd.get(), UFFDIO_REGISTER, &request) == 0) return {};
   return fail(VmError::from_os(errno, "UFFDIO_REGISTER", describe_range("memory", range.size(), range.data())));
+}
+
+void unwatch(const Descriptor& uffd, std::span<std::byte> range) {
+  uffdio_range request{.start = reinterpret_cast<std::uintptr_t>(range.data()), .len = range.size()};
+  (void)::ioctl(uffd.get(), UFFDIO_UNREGISTER, &request);
 }
 
 Result<void> protect(const Descriptor& uffd, const std::byte* from, std::uint64_t size, bool on) {

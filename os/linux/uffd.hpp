@@ -18,11 +18,13 @@ inline constexpr std::uint64_t kFeatureWpAsync = 1ULL << 15;           // Linux 
 /// What the kernel offers; 0 where there is no userfaultfd for this process.
 std::uint64_t features();
 
-/// A userfaultfd with exactly these features, closed on exec.
+/// A userfaultfd with exactly these features, closed on exec. One for asynchronous write protection needs no privilege.
 Result<Descriptor> open(std::uint64_t wanted);
 
 /// Registers for write protection.
 Result<void> watch(const Descriptor& uffd, std::span<std::byte> range);
+/// Takes that back. Closing does so too, but not while a forked child has a copy of the descriptor.
+void unwatch(const Descriptor& uffd, std::span<std::byte> range);
 /// Takes the right to write away, or gives it back (and wakes who waits for it).
 Result<void> protect(const Descriptor& uffd, const std::byte* from, std::uint64_t size, bool on);
 

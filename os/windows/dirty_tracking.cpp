@@ -42,6 +42,17 @@ class WriteWatch : public DirtyTracker::Backend {
 
 }  // namespace
 
+Result<void> check_read_write(const MappedMemory& memory) {
+  MEMORY_BASIC_INFORMATION region{};
+  for (std::byte* at = memory.data(); at < memory.data() + memory.size(); at += region.RegionSize) {
+    if (::VirtualQuery(at, &region, sizeof region) == 0)
+      return fail(VmError::from_last_error(::GetLastError(), "VirtualQuery", "memory"));
+    if (region.State != MEM_COMMIT || region.Protect != PAGE_READWRITE)
+      return fail(ErrorCode::Unsupported, "track changes", "memory", "not all of it can be read and written");
+  }
+  return {};
+}
+
 std::span<const DirtyMethod> host_dirty_methods() noexcept {
   static constexpr std::array kMethods = {DirtyMethod::WriteWatch, DirtyMethod::ProtectFault};
   return kMethods;

@@ -45,6 +45,14 @@ const CpuSet& affinity_at_start() {
   return start;
 }
 
+CpuSet for_one_thread(const CpuSet& cpus) {
+  std::vector<CpuSet> groups(::GetActiveProcessorGroupCount());
+  for (WORD group = 0; group < groups.size(); ++group)
+    for (unsigned cpu = first_cpu_of_group(group); cpu < first_cpu_of_group(static_cast<WORD>(group + 1)); ++cpu)
+      groups[group].add(cpu);
+  return within_one_group(cpus, groups, current_cpu());
+}
+
 Result<void> set_affinity(const CpuSet& cpus) {
   const std::string subject = "CPUs " + cpus.to_string();
   GROUP_AFFINITY affinity{};

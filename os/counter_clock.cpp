@@ -18,7 +18,7 @@ std::uint64_t ratio(std::uint64_t ns, std::uint64_t ticks) {
   return static_cast<std::uint64_t>(static_cast<long double>(ns) * 4294967296.0L / static_cast<long double>(ticks));
 }
 
-/// Within a hundredth: more than readings a fifth of a millisecond apart are off, less than any suspend makes.
+/// Within a hundredth: more than rates measured over a tenth of a millisecond are off.
 bool agree(std::uint64_t a, std::uint64_t b) { return std::max(a, b) - std::min(a, b) < std::min(a, b) / 100; }
 
 }  // namespace

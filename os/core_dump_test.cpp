@@ -92,20 +92,20 @@ class CoreDumpTest : public testing::Test {
 
   /// Runs `crash` in a child; the address of the instruction in its core dump.
   template <typename Crash>
-  std::optional<std::uintptr_t> crash_in_child(Crash crash) {
+  std::optional<std::uintptr_t> crash_in_child(Crash crash, int signal = SIGSEGV) {
     const pid_t child = ::fork();
     if (child == 0) {
       rlimit limit{};
       ::getrlimit(RLIMIT_CORE, &limit);
       limit.rlim_cur = limit.rlim_max;
       if (::chdir(folder_.c_str()) != 0 || ::setrlimit(RLIMIT_CORE, &limit) != 0) ::_exit(2);
-      ::signal(SIGSEGV, SIG_DFL);
+      ::signal(signal, SIG_DFL);
       crash();
       ::_exit(3);
     }
     int status = 0;
     EXPECT_EQ(::waitpid(child, &status, 0), child);
-    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV) << status;
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == signal) << status;
     EXPECT_TRUE(WCOREDUMP(status));
     for (const auto& entry : std::filesystem::directory_iterator(folder_)) return pc_in_core(entry.path());
     return std::nullopt;
@@ -139,6 +139,22 @@ TEST_F(CoreDumpTest, OfAFaultInsideAHandler) {
   ASSERT_TRUE(pc.has_value());
   EXPECT_EQ(*pc, reinterpret_cast<std::uintptr_t>(code_->executable())) << "the second fault, not the first";
 }
+
+#if defined(__x86_64__)
+TEST_F(CoreDumpTest, OfABreakpoint) {
+  const auto body = test_code::bytes_of({0xcc, 0xc3});  // int3; ret
+  ASSERT_TRUE(code_->store(0, body).has_value());
+  const auto pc = crash_in_child(
+      [&] {
+        const auto pass = [](Fault&, void*) noexcept { return FaultAction::Pass; };
+        auto handler = SignalHandler::install({.kinds = FaultKind::Trap}, pass, nullptr);
+        test_code::call(code_->executable());
+      },
+      SIGTRAP);
+  ASSERT_TRUE(pc.has_value());
+  EXPECT_EQ(*pc, reinterpret_cast<std::uintptr_t>(code_->executable()) + 1) << "as without us: behind the breakpoint";
+}
+#endif
 
 }  // namespace
 }  // namespace vm_platform

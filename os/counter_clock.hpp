@@ -40,6 +40,9 @@ class CounterClock {
   /// A reading by the long way: resynchronises where the line is used up.
   [[gnu::noinline]] std::uint64_t slow() noexcept;
 
+  /// In a forked child: the thread that may have been drawing a line exists no more.
+  void forget_other_threads() noexcept;
+
   [[nodiscard]] const char* reason() const noexcept { return reason_.load(); }
   [[nodiscard]] std::uint64_t frequency_hz() const noexcept;
 
@@ -54,17 +57,19 @@ class CounterClock {
   void resynchronise() noexcept;
   void publish(std::uint64_t ticks, std::uint64_t ns, std::uint64_t rate, std::uint64_t interval_ns) noexcept;
   void give_up(const char* reason) noexcept;
-  std::uint64_t reference_above_floor() noexcept;
+  std::uint64_t raise_floor(std::uint64_t ns) noexcept;
 
   // What readers need, in one cache line.
   alignas(64) std::atomic<std::uint32_t> sequence_ = 0;
   std::atomic<std::uint64_t> base_ticks_ = 0, base_ns_ = 0, rate_ = 0, limit_ = 0;
 
   alignas(64) std::atomic<std::uint32_t> state_ = kFree;
-  std::atomic<std::uint64_t> floor_ = 0;  // the highest reading given around the line
+  std::atomic<std::uint64_t> floor_ = 0;          // the highest reading given around the lines before this one
+  std::atomic<std::uint64_t> rate_believed_ = 0;  // the counter's; the line's differs while it catches up
   std::atomic<const char*> reason_ = nullptr;
   Source source_;
   std::uint64_t interval_ns_ = kFirstInterval;
+  std::uint64_t rate_measured_ = 0;  // the last time, believed or not
   Sample last_{};
 };
 

@@ -59,8 +59,10 @@ bool FaultTable::matches(const Slot& slot, FaultKind kind, std::uintptr_t addres
 }
 
 FaultAction FaultTable::dispatch(Fault& fault) {
-  const std::uintptr_t address = fault.address(), pc = fault.pc();
+  const std::uintptr_t address = fault.address();
   const bool known = fault.address_known();
+  std::uintptr_t pc = fault.pc();
+  if (fault.kind() == FaultKind::Trap && known && pc == address + 1) pc = address;  // INT3: it is behind it already
   const int used = used_.load(std::memory_order_acquire);
   for (std::uint64_t below = UINT64_MAX;;) {
     Slot* latest = nullptr;

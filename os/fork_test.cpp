@@ -5,13 +5,17 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <string>
+#include <thread>
 #include <vm_platform/dirty_tracking.hpp>
 #include <vm_platform/memory.hpp>
 #include <vm_platform/platform.hpp>
 #include <vm_platform/signals.hpp>
 #include <vm_platform/timer.hpp>
+
+#include "os/counter_clock.hpp"
 
 namespace vm_platform {
 namespace {
@@ -158,6 +162,35 @@ TEST(ForkTest, AChildHandlesFaultsAndItsParentStillDoes) {
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
   fault();
+}
+
+TEST(ForkTest, AChildForkedWhileAThreadDrawsTheClocksLineDrawsItsOwn) {
+  static std::atomic<std::uint64_t> now;  // of a counter and a reference of one nanosecond each
+  now = 1'000'000'000;
+  const auto read = []() -> std::uint64_t { return now.fetch_add(10); };
+  CounterClock clock({.counter = read, .reference = read});
+  ASSERT_EQ(clock.reason(), nullptr);
+  std::atomic<std::uint64_t> last = 0;
+  const std::jthread drawing([&](const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      now += 200'000'000;  // each reading finds the line used up
+      last = clock.slow();
+    }
+  });
+  while (last == 0) std::this_thread::yield();
+  for (int i = 0; i < 200; ++i) {
+    const std::uint64_t before = last;
+    const pid_t child = ::fork();
+    if (child == 0) {
+      clock.forget_other_threads();
+      const std::uint64_t first = clock.slow();
+      const auto second = clock.at(now);
+      ::_exit(first < before ? 1 : second && *second >= first ? 0 : 2);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_EQ(status, 0) << "fork " << i;
+  }
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <unordered_map>
 #include <utility>
@@ -51,11 +52,27 @@ struct JitMemory::State {
 
 namespace {
 
-/// Each way is tried with one page; nothing is run, the host refuses the mapping where it refuses at all.
-JitSupport probe() {
+/// What trying each way gave. A way that is neither there nor refused failed for want of something that may be there
+/// later: descriptors, memory, a limit.
+struct Probe {
   JitSupport support;
+  bool dual_mapping_refused = false, protection_switch_refused = false;
+
+  [[nodiscard]] bool settled() const {
+    return (support.dual_mapping || dual_mapping_refused) && (support.protection_switch || protection_switch_refused);
+  }
+};
+
+bool is_refusal(const VmError& error) {
+  return error.code() == ErrorCode::Unsupported || error.detail() == make_error_code(MemoryError::ExecutableDenied) ||
+         error.detail() == make_error_code(MemoryError::Denied);
+}
+
+/// Each way is tried with one page; nothing is run, the host refuses the mapping where it refuses at all.
+Probe try_each_way() {
+  Probe probe;
   const std::uint64_t page = host_page_size();
-  const auto attempt = [&](JitMode mode) {
+  const auto attempt = [&](JitMode mode, bool& refused) {
     auto pages = jit_host::map(mode, page, nullptr, "jit-probe");
     Result<void> works;
     if (!pages) {
@@ -67,20 +84,30 @@ JitSupport probe() {
       }
       jit_host::unmap(*pages, page);
     }
-    if (!works) support.reason += (support.reason.empty() ? "" : "; ") + works.error().message();
-    return works.has_value();
+    if (works) return true;
+    refused = is_refusal(works.error());
+    probe.support.reason += (probe.support.reason.empty() ? "" : "; ") + works.error().message();
+    return false;
   };
-  support.dual_mapping = attempt(JitMode::DualMapping);
-  support.protection_switch = attempt(JitMode::ProtectionSwitch);
-  return support;
+  probe.support.dual_mapping = attempt(JitMode::DualMapping, probe.dual_mapping_refused);
+  probe.support.protection_switch = attempt(JitMode::ProtectionSwitch, probe.protection_switch_refused);
+  return probe;
+}
+
+/// Tried until it is settled, and then remembered.
+Probe probe() {
+  static std::mutex mutex;
+  static std::optional<Probe> settled;
+  const std::lock_guard lock(mutex);
+  if (settled) return *settled;
+  Probe now = try_each_way();
+  if (now.settled()) settled = now;
+  return now;
 }
 
 }  // namespace
 
-const JitSupport& jit_support() {
-  static const JitSupport support = probe();
-  return support;
-}
+JitSupport jit_support() { return probe().support; }
 
 Result<JitMemory> JitMemory::create(std::uint64_t size) { return create(JitOptions{.size = size}); }
 
@@ -88,14 +115,14 @@ Result<JitMemory> JitMemory::create(const JitOptions& options) {
   const std::string subject = std::to_string(options.size) + " bytes of " + options.name;
   if (options.size == 0 || options.size > kLargestMapping)
     return fail(ErrorCode::InvalidArgument, "map executable memory", subject, "size");
-  const JitSupport& support = jit_support();
+  const auto& [support, dual_mapping_refused, protection_switch_refused] = probe();
   JitMode mode = JitMode::DualMapping;
   if (options.mode) {
     mode = *options.mode;
   } else if (!support.dual_mapping && support.protection_switch) {
     mode = JitMode::ProtectionSwitch;
   }
-  if (mode == JitMode::DualMapping ? !support.dual_mapping : !support.protection_switch) {
+  if (mode == JitMode::DualMapping ? dual_mapping_refused : protection_switch_refused) {
     return fail(memory_error(ErrorCode::Unsupported, MemoryError::ExecutableDenied, "map executable memory", subject,
                              support.reason));
   }

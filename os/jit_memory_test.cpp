@@ -16,7 +16,7 @@ namespace {
 class JitMemoryTest : public testing::TestWithParam<JitMode> {
  protected:
   void SetUp() override {
-    const JitSupport& support = jit_support();
+    const JitSupport support = jit_support();
     if (GetParam() == JitMode::DualMapping ? !support.dual_mapping : !support.protection_switch)
       GTEST_SKIP() << support.reason;
   }

@@ -484,6 +484,44 @@ TEST(LimitsTest, TooManyOpenFiles) {
   });
 }
 
+TEST(LimitsTest, AShortageAtTheFirstProbeForExecutableMemoryPasses) {
+  SKIP_WITH_SANITIZERS();
+  EXPECT_CHILD(([] {
+    rlimit files{};
+    check(::getrlimit(RLIMIT_NOFILE, &files) == 0, "getrlimit");
+    const rlimit none{3, files.rlim_max};
+    check(::setrlimit(RLIMIT_NOFILE, &none) == 0, "setrlimit");
+    const JitOptions forced{.size = kPageSize, .mode = JitMode::DualMapping};
+    check_error(JitMemory::create(forced), MemoryError::OutOfMemory, "ulimit -n");
+    const auto meanwhile = JitMemory::create(kPageSize);
+    check(meanwhile.has_value() && meanwhile->mode() == JitMode::ProtectionSwitch, "what works meanwhile");
+    check(!jit_support().dual_mapping && jit_support().reason.find("ulimit -n") != std::string::npos, "and why");
+    check(::setrlimit(RLIMIT_NOFILE, &files) == 0, "setrlimit");
+    const auto later = JitMemory::create(kPageSize);
+    check(later.has_value() && later->mode() == JitMode::DualMapping, "the best way again");
+    check(JitMemory::create(forced).has_value() && jit_support().dual_mapping, "also where it is forced");
+  }));
+}
+
+TEST(LimitsTest, FileSizeOfExecutableMemory) {
+  SKIP_WITH_SANITIZERS();
+  EXPECT_CHILD(([] {
+    const Held before = held();
+    lower(RLIMIT_FSIZE, 64 * kKiB);
+    check(JitMemory::create(64 * kKiB)->mode() == JitMode::DualMapping, "as much as is allowed");
+    check_error(JitMemory::create(64 * kKiB + 1), MemoryError::OutOfMemory, "ulimit -f unlimited");
+    check(held() == before, "nothing is left behind");
+    lower(RLIMIT_FSIZE, 2 * kKiB);  // what the test prints is a file too
+    check_error(JitMemory::create(JitOptions{.size = kPageSize, .mode = JitMode::DualMapping}),
+                MemoryError::OutOfMemory, "RLIMIT_FSIZE is 2 KiB");
+  }));
+  EXPECT_CHILD([] {
+    lower(RLIMIT_FSIZE, 0);
+    check(!jit_support().dual_mapping && jit_support().protection_switch, "not even a page for the probe");
+    check(JitMemory::create(kPageSize)->mode() == JitMode::ProtectionSwitch, "the way that needs no file");
+  });
+}
+
 TEST(LeakTest, EverythingIsGivenBack) {
   const auto round = [] {
     auto shared = MappedMemory::create({.size = kMiB, .shared = true, .alignment = 2 * kMiB, .guard_before = 4096});

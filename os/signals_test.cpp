@@ -170,6 +170,25 @@ TEST(SignalsTest, Breakpoints) {
   ASSERT_OK(handler);
   EXPECT_EQ(code.call(), 77);
   EXPECT_EQ(seen.kind, FaultKind::Trap);
+  EXPECT_TRUE(seen.known);
+  EXPECT_EQ(seen.address, code.entry()) << "the breakpoint's own, wherever the program counter is";
+}
+
+TEST(SignalsTest, ABreakpointAtTheEndOfItsRange) {
+  const BadCode code(test_code::bytes_of({0xcc, 0xc3}));  // int3
+  const auto breakpoint = code.range().first(1);
+  for (const FaultScope& scope : {FaultScope::touching(breakpoint, FaultKind::Trap),  //
+                                  FaultScope::caused_by(breakpoint, FaultKind::Trap)}) {
+    Seen seen{.continue_at = code.landing()}, behind{.action = FaultAction::Pass};
+    auto handler = SignalHandler::install(scope, record, &seen);
+    ASSERT_OK(handler);
+    auto other =
+        SignalHandler::install(FaultScope::touching(code.range().subspan(1), FaultKind::Trap), record, &behind);
+    ASSERT_OK(other);
+    EXPECT_EQ(code.call(), 77);
+    EXPECT_EQ(seen.calls, 1);
+    EXPECT_EQ(behind.calls, 0);
+  }
 }
 #endif
 
@@ -277,8 +296,27 @@ TEST(SignalsTest, AFileThatShrankIsABusFault) {
   EXPECT_EQ(seen.kind, FaultKind::Bus);
   EXPECT_EQ(seen.address, reinterpret_cast<std::uintptr_t>(memory->data()) + kPage);
   EXPECT_EQ(seen.access, FaultAccess::Read);
+  EXPECT_TRUE(seen.known);
   std::fclose(file);
 }
+
+#if defined(__x86_64__)
+TEST(SignalsTest, ABusFaultWithoutAnAddress) {
+  // push rbp; mov rbp, rdi; mov eax, [rbp]; by way of rbp or rsp, a non-canonical address is a stack fault.
+  const BadCode code(test_code::bytes_of({0x55, 0x48, 0x89, 0xfd, 0x8b, 0x45, 0x00, 0xc3}));
+  const BadCode landing(test_code::bytes_of({0x5d, 0xb8, 77, 0, 0, 0, 0xc3}));  // pop rbp; mov eax, 77; ret
+  Seen seen{.continue_at = landing.entry()}, low{.action = FaultAction::Pass};
+  auto handler = SignalHandler::install(FaultScope::caused_by(code.range(), FaultKind::Bus), record, &seen);
+  ASSERT_OK(handler);
+  auto other =
+      SignalHandler::install({.kinds = FaultKind::Bus, .address_begin = 0, .address_end = kPage}, record, &low);
+  ASSERT_OK(other);
+  EXPECT_EQ(code.call(0x8000'0000'0000'0000), 77);
+  EXPECT_EQ(seen.kind, FaultKind::Bus);
+  EXPECT_FALSE(seen.known);
+  EXPECT_EQ(low.calls, 0) << "its address is not 0";
+}
+#endif
 
 struct sigaction current_action(int signal) {
   struct sigaction action{};
@@ -369,6 +407,64 @@ TEST(SignalsChainTest, AFaultInsideAHandlerGoesToThePreviousHandler) {
   EXPECT_EXIT(nested(), testing::ExitedWithCode(0), "");
 }
 
+TEST(SignalsChainTest, EveryFaultInsideAHandlerGoesToThePreviousHandler) {
+#if VMP_TEST_TSAN
+  GTEST_SKIP() << "ThreadSanitizer blocks every signal while a handler runs";
+#endif
+  // One that repairs and returns, so that the handler goes on, into its next fault.
+  struct Work {
+    MappedMemory memory;
+    int calls = 0, repairs = 0;
+  };
+  static Work* work;
+  const auto nested = [] {
+    auto memory = MappedMemory::create({.size = 3 * kPage, .protection = MemoryProtection::None});
+    Work here{.memory = std::move(*memory)};
+    work = &here;
+    struct sigaction repairing{};
+    repairing.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    repairing.sa_sigaction = [](int, siginfo_t* information, void*) {
+      ++work->repairs;
+      const auto at = reinterpret_cast<std::uintptr_t>(information->si_addr);
+      const auto page = round_down(at - reinterpret_cast<std::uintptr_t>(work->memory.data()), kPage);
+      if (!work->memory.protect(page, kPage, MemoryProtection::ReadWrite)) std::_Exit(3);
+    };
+    ::sigaction(SIGSEGV, &repairing, nullptr);
+    const auto faulty = [](Fault&, void*) noexcept {
+      ++work->calls;
+      write_byte(work->memory.data() + kPage, std::byte{1});
+      write_byte(work->memory.data() + 2 * kPage, std::byte{1});
+      return work->memory.protect(0, kPage, MemoryProtection::ReadWrite) ? FaultAction::Resume : FaultAction::Pass;
+    };
+    auto handler = register_sigsegv_handler(here.memory.bytes(), faulty, nullptr);
+    if (!handler) std::_Exit(2);
+    write_byte(here.memory.data(), std::byte{1});
+    std::_Exit(here.calls == 1 && here.repairs == 2 ? 0 : 1);
+  };
+  EXPECT_EXIT(nested(), testing::ExitedWithCode(0), "");
+}
+
+TEST(SignalsChainTest, ADefaultActionPutOverOursIsReplaced) {
+  for (const auto over : {SIG_DFL, SIG_IGN}) {
+    const auto again = [over] {
+      auto memory = MappedMemory::create_private(kPage);
+      Seen seen{.unprotect = &*memory};
+      {
+        auto first = register_sigsegv_handler(memory->bytes(), record, &seen);
+        ::signal(SIGSEGV, over);
+      }
+      if (current_action(SIGSEGV).sa_handler != over) std::_Exit(2);
+      {
+        auto second = register_sigsegv_handler(memory->bytes(), record, &seen);
+        if (!second || !memory->protect(0, 0, MemoryProtection::Read)) std::_Exit(3);
+        write_byte(memory->data(), std::byte{1});
+      }
+      std::_Exit(seen.calls == 1 && current_action(SIGSEGV).sa_handler == over ? 0 : 1);
+    };
+    EXPECT_EXIT(again(), testing::ExitedWithCode(0), "");
+  }
+}
+
 TEST(SignalsChainTest, SomebodyOnTopOfUsStays) {
   auto memory = MappedMemory::create_private(kPage);
   ASSERT_OK(memory);
@@ -405,14 +501,21 @@ TEST(SignalsChainTest, DefaultActionIsTheSignalItself) {
   auto memory = MappedMemory::create({.size = kPage, .protection = MemoryProtection::None});
   Seen seen;
   const auto with_handler = [&](auto&& act) {
-    ::signal(SIGSEGV, SIG_DFL);
+    for (const int signal : {SIGSEGV, SIGTRAP}) ::signal(signal, SIG_DFL);
     auto elsewhere = MappedMemory::create_private(kPage);
-    auto handler = register_sigsegv_handler(elsewhere->bytes(), record, &seen);
+    auto handler = SignalHandler::install(FaultScope::touching(elsewhere->bytes(), FaultKind::Memory | FaultKind::Trap),
+                                          record, &seen);
     act();
     std::_Exit(0);
   };
   EXPECT_EXIT(with_handler([&] { write_byte(memory->data(), std::byte{1}); }), testing::KilledBySignal(SIGSEGV), "");
   EXPECT_EXIT(with_handler([] { ::raise(SIGSEGV); }), testing::KilledBySignal(SIGSEGV), "");
+  EXPECT_EXIT(with_handler([] { ::raise(SIGTRAP); }), testing::KilledBySignal(SIGTRAP), "");
+#if defined(__x86_64__)
+  // After these the thread would go on behind the instruction.
+  EXPECT_EXIT(with_handler([] { __asm__ __volatile__("int3"); }), testing::KilledBySignal(SIGTRAP), "");
+  EXPECT_EXIT(with_handler([] { __asm__ __volatile__("int $4"); }), testing::KilledBySignal(SIGSEGV), "");
+#endif
 }
 
 TEST(AlternateStackTest, HandlersRunOnItAndThePreviousOneComesBack) {
@@ -460,6 +563,58 @@ TEST(AlternateStackTest, EnsureMakesOneOnce) {
     ::sigaltstack(nullptr, &second);
     EXPECT_EQ(first.ss_sp, second.ss_sp);
     EXPECT_EQ(first.ss_flags & SS_DISABLE, 0);
+  }).join();
+}
+
+/// This thread's alternate stack; null where it has none.
+void* current_stack() {
+  stack_t now{};
+  ::sigaltstack(nullptr, &now);
+  return (now.ss_flags & SS_DISABLE) == 0 ? now.ss_sp : nullptr;
+}
+
+TEST(AlternateStackTest, EnsureMakesAnotherWhereSomebodyTookItDown) {
+  std::jthread([] {
+    for (int round = 0; round < 3; ++round) {
+      ASSERT_TRUE(ensure_alternate_stack().has_value());
+      EXPECT_NE(current_stack(), nullptr) << round;
+      const stack_t none{.ss_sp = nullptr, .ss_flags = SS_DISABLE, .ss_size = 0};
+      ::sigaltstack(&none, nullptr);
+    }
+  }).join();
+}
+
+TEST(AlternateStackTest, OnesGivenUpInAnyOrderLeaveTheRightOne) {
+  std::jthread([] {
+    void* const before = current_stack();
+    {
+      auto first = AlternateStack::create();
+      ASSERT_OK(first);
+      auto second = AlternateStack::create(128 * kKiB);
+      ASSERT_OK(second);
+      void* const wanted = current_stack();
+      *first = std::move(*second);
+      second = AlternateStack::create();  // and what `first` was is gone
+      ASSERT_OK(second);
+      EXPECT_NE(current_stack(), wanted);
+      {
+        const AlternateStack gone = std::move(*second);
+      }
+      EXPECT_EQ(current_stack(), wanted);
+    }
+    EXPECT_EQ(current_stack(), before);
+    {
+      auto older = AlternateStack::create();
+      ASSERT_OK(older);
+      const auto newer = AlternateStack::create();
+      ASSERT_OK(newer);
+      void* const wanted = current_stack();
+      {
+        const AlternateStack gone = std::move(*older);
+      }
+      EXPECT_EQ(current_stack(), wanted) << "not the older one's to take down";
+    }
+    EXPECT_EQ(current_stack(), before) << "the newer one does not put back what is gone";
   }).join();
 }
 #endif

@@ -45,6 +45,8 @@ std::uint64_t counter() { return read_ordered(); }
 CounterClock& clock() noexcept {
   static CounterClock instance({.counter = counter, .reference = timer_host::monotonic_ns},
                                timer_host::counter_unusable());
+  static const bool told = timer_host::after_fork([] { instance.forget_other_threads(); });
+  (void)told;
   return instance;
 }
 

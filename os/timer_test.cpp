@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
+#include <utility>
 #include <vector>
 #include <vm_platform/timer.hpp>
 
@@ -126,17 +127,21 @@ TEST(MeasureTest, ResultAndTime) {
 
 // A host under our control: real time in ns, a counter at 2.5 GHz, and a reference clock that somebody slews.
 std::uint64_t g_now = 0, g_step = 0;
+std::uint64_t g_references = 0, g_suspend_at = 0;  // readings of the reference; at which of them the machine sleeps
 double g_slew = 0, g_reference = 0, g_frequency = 2.5;
 void pass(double ns) {
   g_now += static_cast<std::uint64_t>(ns);
   g_reference += ns * (1 + g_slew);
 }
+/// The counter runs on, the reference does not.
+void suspend(double ns) { g_now += static_cast<std::uint64_t>(ns); }
 std::uint64_t fake_counter() {
   pass(10);
   return static_cast<std::uint64_t>(static_cast<double>(g_now) * g_frequency) + g_step;
 }
 std::uint64_t fake_reference() {
   pass(25);
+  if (++g_references == g_suspend_at) suspend(8 * 3600e9);
   return static_cast<std::uint64_t>(g_reference);
 }
 
@@ -146,7 +151,7 @@ class CounterClockTest : public testing::Test {
     g_now = 1'000'000'000;
     g_reference = 5e9;
     g_slew = 0;
-    g_step = 0;
+    g_step = g_references = g_suspend_at = 0;
   }
   static std::uint64_t read(CounterClock& clock) {
     const auto now = clock.at(fake_counter());
@@ -178,6 +183,90 @@ TEST_F(CounterClockTest, AfterAnHourWithoutAReadingItIsRight) {
   g_slew = 100e-6;
   pass(3600e9);
   EXPECT_NEAR(static_cast<double>(read(clock)), g_reference, 1000);
+}
+
+TEST_F(CounterClockTest, ASuspendIsNoTimeAndTheLinesGoOnAfterIt) {
+  for (const double length : {20e6, 1e9, 8 * 3600e9, 60 * 86'400e9}) {
+    SetUp();
+    CounterClock clock({fake_counter, fake_reference});
+    std::uint64_t last = 0;
+    const auto run = [&](int milliseconds) {
+      for (int i = 0; i < milliseconds; ++i) {
+        pass(1e6);
+        const std::uint64_t now = read(clock);
+        ASSERT_GE(now, last);
+        last = now;
+      }
+    };
+    run(2000);
+    for (int night = 0; night < 3; ++night) {
+      suspend(length);
+      ASSERT_GE(read(clock), last);
+      EXPECT_LT(static_cast<double>(read(clock)) - g_reference, 129e6) << "an old line's rest at most";
+      const std::uint64_t drawn = clock.sequence();
+      run(2000);
+      EXPECT_GT(clock.sequence(), drawn + 10) << "lines were drawn";
+      EXPECT_NEAR(static_cast<double>(last), g_reference, 1000) << length;
+      EXPECT_NEAR(static_cast<double>(clock.frequency_hz()), 2.5e9, 2.5e9 * 1e-3);
+    }
+    EXPECT_EQ(clock.reason(), nullptr);
+  }
+}
+
+TEST_F(CounterClockTest, ASuspendDuringCalibrationLeavesNoTrace) {
+  // One that ends while a baseline is measured, at any of its first hundred readings.
+  for (std::uint64_t at = 1; at <= 100; ++at) {
+    SetUp();
+    g_suspend_at = at;
+    CounterClock clock({fake_counter, fake_reference});
+    ASSERT_EQ(clock.reason(), nullptr) << at;
+    ASSERT_NEAR(static_cast<double>(clock.frequency_hz()), 2.5e9, 2.5e9 * 2e-3) << at;
+    pass(5e6);
+    ASSERT_NEAR(static_cast<double>(read(clock)), g_reference, 10'000) << at;
+  }
+}
+
+TEST_F(CounterClockTest, ARateThatReallyChangedIsFollowed) {
+  CounterClock clock({fake_counter, fake_reference});
+  const auto run = [&](int milliseconds) {
+    for (int i = 0; i < milliseconds; ++i) {
+      pass(1e6);
+      (void)read(clock);
+    }
+  };
+  run(1000);
+  for (const double slew : {0.08, -0.08}) {
+    g_slew = slew;
+    run(3000);
+    EXPECT_NEAR(static_cast<double>(read(clock)), g_reference, 1000) << slew;
+    EXPECT_NEAR(static_cast<double>(clock.frequency_hz()), 2.5e9 / (1 + slew), 1e6) << slew;
+    const std::uint64_t drawn = clock.sequence();
+    run(1000);
+    EXPECT_LT(clock.sequence(), drawn + 2 * 10) << "by long lines again";
+  }
+}
+
+TEST_F(CounterClockTest, AChildForkedWhileALineIsDrawnDrawsItsOwn) {
+  // The reading of the reference stands for a fork: what goes on inside it is the child, to which the drawing thread is
+  // lost.
+  static CounterClock* drawing;
+  static std::uint64_t in_child;
+  drawing = nullptr;
+  CounterClock clock({fake_counter, [] {
+                        if (CounterClock* shared = std::exchange(drawing, nullptr)) {
+                          shared->forget_other_threads();
+                          in_child = read(*shared);
+                          EXPECT_TRUE(shared->at(fake_counter()).has_value()) << "a line, not the slow way";
+                        }
+                        return fake_reference();
+                      }});
+  const std::uint64_t before = read(clock);
+  pass(1e9);
+  in_child = 0;
+  drawing = &clock;
+  (void)read(clock);
+  EXPECT_GT(in_child, before);
+  EXPECT_NEAR(static_cast<double>(in_child), g_reference, 10'000);
 }
 
 TEST_F(CounterClockTest, ACounterThatGoesBackwardsIsGivenUp) {

@@ -17,20 +17,22 @@ enum class JitMode : std::uint8_t {
   ProtectionSwitch,  ///< One view; the pages being written lose the right to execute meanwhile.
 };
 
-/// What a probe found out about this host, by trying, once per process.
+/// What a probe found out about this host, by trying.
 struct JitSupport {
   bool dual_mapping = false;
   bool protection_switch = false;
   std::string reason;  ///< Why something is missing, and what to change; empty where nothing is.
 };
-/// Never fails; the first call takes some ten microseconds. Any thread.
-[[nodiscard]] const JitSupport& jit_support();
+/// Never fails; the first call takes some ten microseconds. What works and what the host refuses is remembered for the
+/// process; what fails for a passing shortage (descriptors, memory, a limit) is tried again at the next call. Any
+/// thread.
+[[nodiscard]] JitSupport jit_support();
 
 /// What memory for code should be like.
 struct JitOptions {
   std::uint64_t size = 0;              ///< Bytes, rounded up to a page.
   const void* near_address = nullptr;  ///< Try to be within 2 GiB of here (see `JitMemory::reaches`).
-  std::optional<JitMode> mode = {};    ///< Forces one way; otherwise the best that works.
+  std::optional<JitMode> mode = {};    ///< Forces one way; otherwise the best that works at that moment.
   std::string name = "generated-code";
 };
 
@@ -74,10 +76,14 @@ class JitWriter {
 /// With `DualMapping` code may be written straight through `writable()`; call `flush_instruction_cache` afterwards
 /// (nothing on x86-64, needed on aarch64). `write` and `store` work in both modes: a code generator that writes into
 /// `write(offset, size)->bytes()` and patches with `store` needs to know neither.
+///
+/// Not across `fork`: with `DualMapping` parent and child have the same pages, and what one writes the other runs. A
+/// child may run code that its parent leaves alone; to generate code it creates a memory of its own.
 class JitMemory {
  public:
   /// Reserves `size` bytes. Fails with `Unsupported` (detail `MemoryError::ExecutableDenied`) where the host allows no
-  /// executable memory.
+  /// executable memory, or not in the mode that is forced; else with what was short, as `MappedMemory::create` does.
+  /// `DualMapping` counts against RLIMIT_FSIZE, as a file would.
   static Result<JitMemory> create(std::uint64_t size);
   static Result<JitMemory> create(const JitOptions& options);
 

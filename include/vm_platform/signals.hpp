@@ -36,7 +36,8 @@ class Fault {
 
   [[nodiscard]] FaultKind kind() const noexcept { return kind_; }
   /// The address that could not be used; of `Arithmetic`, `IllegalInstruction` and `Trap` the instruction's.
-  /// Meaningless where `address_known()` is false (x86-64 reports no address for a non-canonical one).
+  /// Meaningless where `address_known()` is false (x86-64 reports no address for a non-canonical one, nor for a
+  /// misaligned one).
   [[nodiscard]] std::uintptr_t address() const noexcept;
   [[nodiscard]] bool address_known() const noexcept;
   /// Read from the page-fault error code (x86-64), ESR (aarch64) or the exception record (Windows).
@@ -44,6 +45,7 @@ class Fault {
   /// Whether the fault came from an instruction and not from `kill()` or `raise()`.
   [[nodiscard]] bool synchronous() const noexcept;
 
+  /// The instruction that faulted; of a trap where the thread would go on (Linux on x86-64: behind the breakpoint).
   [[nodiscard]] std::uintptr_t pc() const noexcept;
   void set_pc(std::uintptr_t pc) noexcept;
   [[nodiscard]] std::uintptr_t sp() const noexcept;
@@ -77,7 +79,8 @@ enum class FaultAction : std::uint8_t {
 
 /// Called in signal context on the alternate stack where the thread has one: only async-signal-safe work, no locks that
 /// the interrupted code may hold, no `longjmp` and no exceptions out of it (to leave generated code, `set_pc` and
-/// `set_general`). A fault inside it goes to the previous handler, not back to it.
+/// `set_general`). A fault inside it goes to the previous handler, not back to it; nor may that one leave by `longjmp`
+/// then: a handler that is left so counts as running for ever, and unregistering it never returns.
 using FaultFunction = FaultAction (*)(Fault& fault, void* user) noexcept;
 
 /// Which faults a handler gets.
@@ -100,6 +103,9 @@ struct FaultScope {
 ///
 /// Handlers of the process (sigaction) are installed with the first registration for a kind and put back with the last,
 /// unless somebody else has installed theirs over ours meanwhile (then ours stays below and passes everything on).
+/// Where somebody has put the default action (or none) over ours, the next registration for the kind installs it again.
+/// A foreign handler over ours is trusted to call what it found: whether it does cannot be seen, and where it does not,
+/// no handler registered here is asked.
 /// Every fault that no scope matches, or all handlers pass on, goes to what was installed before, with the same
 /// arguments, signal mask and stack; where that is the default, the process ends with the registers of the fault in its
 /// core dump. On Windows this is a vectored exception handler.
@@ -128,7 +134,8 @@ Result<SignalHandler> register_sigsegv_handler(std::span<const std::byte> range,
 
 /// A stack of its own for this thread's fault handlers, so that a fault on a full or foreign stack can be handled. Has
 /// a guard page below. Belongs to the thread that made it; the destructor (on the same thread) puts back what was
-/// there. Windows has no such stacks: `create` reserves room on the normal one there (SetThreadStackGuarantee).
+/// there, unless the thread's stack is another by then; a newer one then puts back what this one would have. Windows
+/// has no such stacks: `create` reserves room on the normal one there (SetThreadStackGuarantee).
 class AlternateStack {
  public:
   /// `size` bytes besides what the kernel needs for the register frame.

@@ -11,9 +11,12 @@ namespace vm_platform {
 
 /// Nanoseconds of the host's monotonic clock (Linux: CLOCK_MONOTONIC; Windows: the performance counter). Never goes
 /// backwards, also when the value is handed from one thread to another on a different core: the reading is not done
-/// before anything ahead of it in program order has been. Reads an invariant TSC or CNTVCT where the host's own clock
-/// is based on it too, kept to that clock (resynchronised at most 128 ms apart); else the clock itself. Any thread, and
-/// once it has been called, also signal handlers. The first call takes 0.2 ms to calibrate.
+/// before anything ahead of it in program order has been. Reads the CPU's counter, kept to that clock (resynchronised
+/// at most 128 ms apart), else the clock itself. The counter is an invariant TSC (on Linux only where the kernel's own
+/// clock source is the TSC) or CNTVCT. A suspend that the host's clock does not count is not counted; for a second and
+/// a half after one a reading may be ahead of that clock by up to 128 ms, since time never goes back. Any thread, also
+/// of a forked child, and once it has been called, also signal handlers. The first call takes 0.2 ms to calibrate, more
+/// where readings of the two clocks lie far apart.
 [[nodiscard]] std::uint64_t timestamp_ns() noexcept;
 
 /// The same clock, cheaper: the CPU may read the counter early, before loads and stores ahead of it are done, so that

@@ -1,5 +1,7 @@
 #include "os/timer_host.hpp"
 
+#include <pthread.h>
+
 #include <atomic>
 #include <ctime>
 #include <fstream>
@@ -50,5 +52,7 @@ const char* counter_unusable() {
 #endif
   return nullptr;  // CNTVCT_EL0 is one system-wide counter by architecture
 }
+
+bool after_fork(void (*function)()) { return ::pthread_atfork(nullptr, nullptr, function) == 0; }
 
 }  // namespace vm_platform::timer_host

@@ -13,7 +13,11 @@ namespace vm_platform {
 struct AlternateStack::State {
   MappedMemory memory;
   stack_t previous{};
+  State* older = nullptr;  // of this thread
+
+  static thread_local State* newest;
 };
+thread_local AlternateStack::State* AlternateStack::State::newest = nullptr;
 
 namespace {
 
@@ -51,6 +55,7 @@ Result<AlternateStack> AlternateStack::create(std::uint64_t size) {
     stack.state_.reset();
     return fail(VmError::from_os(error, "sigaltstack", "this thread"));
   }
+  stack.state_->older = std::exchange(State::newest, stack.state_.get());
   return stack;
 }
 
@@ -59,6 +64,14 @@ AlternateStack::~AlternateStack() {
   // The one that was there, not none: AddressSanitizer takes its own down at thread exit and wants to find it.
   stack_t previous = state_->previous;
   previous.ss_flags &= SS_DISABLE;
+  void* const ours = state_->memory.data();
+  // A newer one that would put this one back puts back what this one would have.
+  State** at = &State::newest;
+  for (; *at != nullptr && *at != state_.get(); at = &(*at)->older)
+    if ((*at)->previous.ss_sp == ours) (*at)->previous = previous;
+  if (*at != nullptr) *at = state_->older;
+  stack_t now{};
+  if (::sigaltstack(nullptr, &now) != 0 || now.ss_sp != ours) return;  // not ours to take down
   if (::sigaltstack(&previous, nullptr) != 0) {
     const stack_t none{.ss_sp = nullptr, .ss_flags = SS_DISABLE, .ss_size = 0};
     ::sigaltstack(&none, nullptr);
@@ -72,11 +85,7 @@ Result<void> ensure_alternate_stack() {
     return {};
   auto made = AlternateStack::create();
   if (!made) return fail(made.error());
-  if (own) {
-    *own = std::move(*made);
-  } else {
-    own.emplace(std::move(*made));
-  }
+  own = std::move(*made);
   return {};
 }
 

@@ -16,7 +16,7 @@ const siginfo_t& information(void* info) { return *static_cast<const siginfo_t*>
 // Numbers in machine code, in the order of the manual (AMD64 volume 3, table B-2).
 constexpr std::array<int, 16> kGeneral = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                                           REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
-constexpr int kPageFault = 14;
+constexpr int kBreakpoint = 3, kPageFault = 14;  // AMD64 volume 2, table 8-1
 #elif defined(__aarch64__)
 /// The fault's syndrome register (ESR_EL1), a record among those behind the registers; 0 where there is none.
 std::uint64_t syndrome(mcontext_t& context) {
@@ -39,19 +39,24 @@ std::uint64_t syndrome(mcontext_t& context) {
 
 }  // namespace
 
-std::uintptr_t Fault::address() const noexcept {
-  return reinterpret_cast<std::uintptr_t>(information(information_).si_addr);
-}
-
 bool Fault::synchronous() const noexcept { return information(information_).si_code > 0; }
 int Fault::code() const noexcept { return information(information_).si_code; }
 
 #if defined(__x86_64__)
 
+std::uintptr_t Fault::address() const noexcept {
+  const auto told = reinterpret_cast<std::uintptr_t>(information(information_).si_addr);
+  if (told != 0 || kind_ == FaultKind::Memory || kind_ == FaultKind::Bus) return told;
+  // Of INT3 Linux tells no address; the program counter is behind its one byte.
+  return machine(context_).gregs[REG_TRAPNO] == kBreakpoint ? pc() - 1 : pc();
+}
+
 bool Fault::address_known() const noexcept {
   if (!synchronous()) return false;
-  // Other exceptions than a page fault (a non-canonical address: #GP) come as SIGSEGV without an address.
-  return kind_ != FaultKind::Memory || machine(context_).gregs[REG_TRAPNO] == kPageFault;
+  if (kind_ != FaultKind::Memory && kind_ != FaultKind::Bus) return true;
+  // Other exceptions than a page fault come without an address: #GP (SIGSEGV) and #SS (SIGBUS) of a non-canonical one,
+  // #AC (SIGBUS). A machine check has one.
+  return machine(context_).gregs[REG_TRAPNO] == kPageFault || code() == BUS_MCEERR_AR || code() == BUS_MCEERR_AO;
 }
 
 FaultAccess Fault::access() const noexcept {
@@ -77,6 +82,9 @@ void Fault::set_flags(std::uint64_t flags) noexcept { machine(context_).gregs[RE
 
 #elif defined(__aarch64__)
 
+std::uintptr_t Fault::address() const noexcept {
+  return reinterpret_cast<std::uintptr_t>(information(information_).si_addr);
+}
 bool Fault::address_known() const noexcept { return synchronous(); }
 
 FaultAccess Fault::access() const noexcept {

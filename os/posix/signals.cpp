@@ -49,30 +49,31 @@ std::size_t index_of(int signal) {
   return index;
 }
 
-/// The default action, with the registers of the fault in the core dump: the default is put back, and the signal comes
-/// again on return, by itself (the instruction faults again) or because we send it.
+bool is_a_handler(const struct sigaction& action) {
+  return (action.sa_flags & SA_SIGINFO) != 0 || (action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN);
+}
+
+/// The default action, with the registers of the fault in the core dump: the default is put back, and the signal sent
+/// again. It waits until the handler returns, when the mask and the registers of the interrupted code are back. That
+/// the instruction would fault again is not enough: behind a breakpoint, or where somebody sent the signal, it does
+/// not.
 void default_action(int signal, siginfo_t* information) {
   struct sigaction standard{};
   standard.sa_handler = SIG_DFL;
   ::sigaction(signal, &standard, nullptr);
-  if (information->si_code <= 0) {
-    // Somebody sent it. It waits until the handler returns, when the mask of the interrupted code is back.
-    sigset_t set;
-    ::sigemptyset(&set);
-    ::sigaddset(&set, signal);
-    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
-    ::syscall(SYS_rt_tgsigqueueinfo, ::getpid(), ::syscall(SYS_gettid), signal, information);
-  }
+  sigset_t set;
+  ::sigemptyset(&set);
+  ::sigaddset(&set, signal);
+  ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  ::syscall(SYS_rt_tgsigqueueinfo, ::getpid(), ::syscall(SYS_gettid), signal, information);
 }
 
 void call_previous(int signal, siginfo_t* information, void* context) {
   const std::size_t index = index_of(signal);
   struct sigaction& previous = g_installed[index].previous;
-  if ((previous.sa_flags & SA_SIGINFO) == 0 && previous.sa_handler == SIG_DFL)
-    return default_action(signal, information);
-  if ((previous.sa_flags & SA_SIGINFO) == 0 && previous.sa_handler == SIG_IGN) {
+  if (!is_a_handler(previous)) {
     // The kernel never ignores a fault; only a signal that was sent is dropped.
-    if (information->si_code > 0) default_action(signal, information);
+    if (previous.sa_handler == SIG_DFL || information->si_code > 0) default_action(signal, information);
     return;
   }
   // As the kernel would have called it: the same mask, and SA_RESETHAND kept.
@@ -107,15 +108,29 @@ void on_signal(int signal, siginfo_t* information, void* context) {
       return;
     }
   }
+  const std::sig_atomic_t depth = t_depth;
   t_depth = 0;  // the previous handler may never return here (longjmp)
   errno = error;
   call_previous(signal, information, context);
   errno = error;
+  t_depth = depth;  // into the handler that faulted, if it was one
+}
+
+bool is_ours(const struct sigaction& action) {
+  return (action.sa_flags & SA_SIGINFO) != 0 && action.sa_sigaction == on_signal;
 }
 
 Result<void> install_for(std::size_t index) {
   Installed& installed = g_installed[index];
-  if (installed.ours) return {};
+  struct sigaction now{};
+  if (::sigaction(kSignals[index].signal, nullptr, &now) != 0)
+    return fail(VmError::from_os(errno, "sigaction", kSignals[index].name));
+  if (is_ours(now)) {
+    installed.ours = true;  // also where somebody has put us back after we had gone
+    return {};
+  }
+  // Somebody stands on our shoulders, and is trusted to call us. The default calls nobody.
+  if (installed.ours && is_a_handler(now)) return {};
   static const bool prepared = [] {
     (void)fault_table();  // built now: a signal handler must not be the first to ask
     ::pthread_atfork(nullptr, nullptr, [] { fault_table().forget_other_threads(); });
@@ -129,11 +144,9 @@ Result<void> install_for(std::size_t index) {
   ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
   ::sigfillset(&ours.sa_mask);
   for (const auto& entry : kSignals) ::sigdelset(&ours.sa_mask, entry.signal);
-  // The previous action is known before ours can run.
-  if (::sigaction(kSignals[index].signal, nullptr, &installed.previous) != 0 ||
-      ::sigaction(kSignals[index].signal, &ours, nullptr) != 0) {
+  installed.previous = now;  // known before ours can run
+  if (::sigaction(kSignals[index].signal, &ours, nullptr) != 0)
     return fail(VmError::from_os(errno, "sigaction", kSignals[index].name));
-  }
   installed.ours = true;
   return {};
 }
@@ -144,7 +157,7 @@ void remove_for(std::size_t index) {
   struct sigaction now{};
   ::sigaction(kSignals[index].signal, nullptr, &now);
   // Somebody stands on our shoulders: they may call us, so we stay, and pass everything on.
-  if ((now.sa_flags & SA_SIGINFO) == 0 || now.sa_sigaction != on_signal) return;
+  if (!is_ours(now)) return;
   ::sigaction(kSignals[index].signal, &installed.previous, nullptr);
   installed.ours = false;
 }

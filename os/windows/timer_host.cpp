@@ -24,4 +24,6 @@ const char* counter_unusable() {
   return nullptr;
 }
 
+bool after_fork(void (* /*function*/)()) { return true; }
+
 }  // namespace vm_platform::timer_host

@@ -509,11 +509,11 @@ TEST(LimitsTest, FileSizeOfExecutableMemory) {
     const Held before = held();
     lower(RLIMIT_FSIZE, 64 * kKiB);
     check(JitMemory::create(64 * kKiB)->mode() == JitMode::DualMapping, "as much as is allowed");
-    check_error(JitMemory::create(64 * kKiB + 1), MemoryError::OutOfMemory, "ulimit -f unlimited");
+    check_error(JitMemory::create(64 * kKiB + 1), MemoryError::FileSizeLimit, "ulimit -f unlimited");
     check(held() == before, "nothing is left behind");
     lower(RLIMIT_FSIZE, 2 * kKiB);  // what the test prints is a file too
     check_error(JitMemory::create(JitOptions{.size = kPageSize, .mode = JitMode::DualMapping}),
-                MemoryError::OutOfMemory, "RLIMIT_FSIZE is 2 KiB");
+                MemoryError::FileSizeLimit, "RLIMIT_FSIZE is 2 KiB");
   }));
   EXPECT_CHILD([] {
     lower(RLIMIT_FSIZE, 0);

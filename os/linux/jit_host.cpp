@@ -2,7 +2,6 @@
 
 #include <linux/membarrier.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -58,16 +57,6 @@ void* free_address_near(const void* near_address, std::uint64_t size) {
   return reinterpret_cast<void*>(best);
 }
 
-/// A memfd is a file to RLIMIT_FSIZE, and one that grows past it gets the process SIGXFSZ (setrlimit(2)).
-Result<void> within_file_size_limit(const std::string& name, std::uint64_t size) {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur) return {};
-  return fail(VmError::from_os(EFBIG, "ftruncate", describe_range(name, size))
-                  .with_detail(make_error_code(MemoryError::OutOfMemory))
-                  .with_hint("RLIMIT_FSIZE is " + std::to_string(limit.rlim_cur / kKiB) +
-                             " KiB; raise it: ulimit -f unlimited"));
-}
-
 }  // namespace
 
 Result<Pages> map(JitMode mode, std::uint64_t size, const void* near_address, const std::string& name) {
@@ -84,9 +73,8 @@ Result<Pages> map(JitMode mode, std::uint64_t size, const void* near_address, co
   Descriptor memfd(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_EXEC));
   if (!memfd && errno == EINVAL) memfd = Descriptor(::memfd_create(name.c_str(), MFD_CLOEXEC));  // before Linux 6.3
   if (!memfd) return fail(memory_failure(MemoryCall::Memfd, errno, "memfd_create", name));
-  if (auto allowed = within_file_size_limit(name, size); !allowed) return fail(allowed.error());
-  if (::ftruncate(memfd.get(), static_cast<off_t>(size)) != 0)
-    return fail(memory_failure(MemoryCall::Memfd, errno, "ftruncate", describe_range(name, size)));
+  if (const int error = set_file_size(memfd.get(), size); error != 0)
+    return fail(memory_failure(MemoryCall::Memfd, error, "ftruncate", describe_range(name, size)));
   const auto executable = place({.name = name,
                                  .size = size,
                                  .protection = MemoryProtection::ReadExecute,

@@ -26,7 +26,7 @@ std::string unquoted(std::string text) {
 }
 
 /// The hypervisor's signature (CPUID 40000000h), or what the firmware calls the machine.
-std::string find_hypervisor(const HostRoots& roots, const std::vector<std::string>& cpu_flags) {
+std::string find_hypervisor(const HostRoots& roots, [[maybe_unused]] const std::vector<std::string>& cpu_flags) {
 #if defined(__x86_64__)
   // An x86 CPU says whether it is a virtual one, and "Amazon EC2" and "Google" make real machines too.
   if (!cpu_flags.empty() && std::ranges::find(cpu_flags, "hypervisor") == cpu_flags.end()) return {};

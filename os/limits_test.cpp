@@ -115,6 +115,7 @@ TEST(LimitsTest, LockedMemory) {
 }
 
 TEST(LimitsTest, LockingWhatIsNotThereIsNotTheLimit) {
+  SKIP_WITH_SANITIZERS();  // they make nothing of mlock
   const std::uint64_t page = host_page_size();
   auto memory = MappedMemory::create({.size = 4 * page, .reserve_only = true});
   ASSERT_TRUE(memory.has_value());
@@ -133,6 +134,7 @@ TEST(LimitsTest, PrivateWritableMemory) {
 }
 
 TEST(LimitsTest, FileSize) {
+  SKIP_WITH_SANITIZERS();
   EXPECT_CHILD([] {
     const Held before = held();
     lower(RLIMIT_FSIZE, 64 * kKiB);

@@ -133,7 +133,14 @@ TEST(LimitsTest, PrivateWritableMemory) {
   });
 }
 
-TEST(LimitsTest, FileSize) {
+/// The child of a test is a new process, which has asked for no limit yet.
+class FileSizeLimitTest : public testing::Test {
+ protected:
+  void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
+  void TearDown() override { GTEST_FLAG_SET(death_test_style, "fast"); }
+};
+
+TEST_F(FileSizeLimitTest, OfSharedMemory) {
   SKIP_WITH_SANITIZERS();
   EXPECT_CHILD([] {
     const Held before = held();
@@ -505,7 +512,7 @@ TEST(LimitsTest, AShortageAtTheFirstProbeForExecutableMemoryPasses) {
   }));
 }
 
-TEST(LimitsTest, FileSizeOfExecutableMemory) {
+TEST_F(FileSizeLimitTest, OfExecutableMemory) {
   SKIP_WITH_SANITIZERS();
   EXPECT_CHILD(([] {
     const Held before = held();

@@ -53,7 +53,7 @@ enum class MemoryError : std::uint8_t {
   OutOfRange,          ///< The range is not within the mapping.
   Misaligned,          ///< Not a multiple of the page size (of the mapping).
   WritableExecutable,  ///< Writable and executable at once was asked for.
-  FileSizeLimit,       ///< RLIMIT_FSIZE does not allow a file, or shared memory, of that size.
+  FileSizeLimit,       ///< RLIMIT_FSIZE, as the process began with it, does not allow a file or shared memory so large.
   NotAccessible,       ///< Part of the range may not be read or written: not committed, or protected.
 };
 [[nodiscard]] std::error_code make_error_code(MemoryError error) noexcept;

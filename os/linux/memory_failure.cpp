@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <string_view>
@@ -105,9 +106,22 @@ VmError explain_no_memory(std::string operation, std::string subject, std::uint6
 
 }  // namespace
 
+namespace {
+
+/// RLIMIT_FSIZE. That there is none is asked once: a system call more would be a tenth of what shared memory costs.
+std::uint64_t file_size_limit() noexcept {
+  static std::atomic<bool> none = false;
+  if (none.load(std::memory_order_relaxed)) return UINT64_MAX;
+  const std::uint64_t most = limit(RLIMIT_FSIZE);
+  none.store(most == UINT64_MAX, std::memory_order_relaxed);
+  return most;
+}
+
+}  // namespace
+
 int set_file_size(int descriptor, std::uint64_t size) noexcept {
   struct stat status{};
-  if (size > limit(RLIMIT_FSIZE) && (::fstat(descriptor, &status) != 0 || static_cast<off_t>(size) > status.st_size))
+  if (size > file_size_limit() && (::fstat(descriptor, &status) != 0 || static_cast<off_t>(size) > status.st_size))
     return EFBIG;
   return ::ftruncate(descriptor, static_cast<off_t>(size)) == 0 ? 0 : errno;
 }

@@ -44,6 +44,9 @@ std::string describe_range(const std::string& name, std::uint64_t size, const vo
 VmError memory_error(ErrorCode code, MemoryError detail, std::string operation, std::string subject,
                      std::string reason);
 
+/// Part of the range may not be read, or written where it has to be.
+VmError not_accessible(const char* operation, std::string subject, bool write);
+
 /// Sizes, alignment, protection: what no host can do is refused here. Rounds the sizes in `options` up to
 /// `page_size`.
 Result<void> check_options(MemoryOptions& options, std::uint64_t page_size);

@@ -74,6 +74,12 @@ VmError memory_error(ErrorCode code, MemoryError detail, std::string operation, 
       .with_detail(make_error_code(detail));
 }
 
+VmError not_accessible(const char* operation, std::string subject, bool write) {
+  return memory_error(ErrorCode::Status, MemoryError::NotAccessible, operation, std::move(subject),
+                      std::string("part of it may not be ") + (write ? "written" : "read"))
+      .with_hint("commit() it, or protect() it otherwise, first");
+}
+
 Result<void> check_options(MemoryOptions& options, std::uint64_t page_size) {
   const auto subject = [&] { return std::to_string(options.size) + " bytes of " + options.name; };
   const auto refuse = [&](const char* reason) {

@@ -100,7 +100,7 @@ Result<SetupJournal> load(const fs::path& file) {
   if (!json.is_object() || json.value("version", nlohmann::json()) != kVersion || !json.contains("files") ||
       !json["files"].is_array())
     return damaged();
-  for (const BootLoader loader : {BootLoader::Grub, BootLoader::SystemdBoot, BootLoader::Extlinux})
+  for (const BootLoader loader : kBootLoaders)
     if (json.value("boot_loader", nlohmann::json()) == to_string(loader)) journal.boot_loader = loader;
   if (const auto group = json.find("made_group"); group != json.end() && group->is_string())
     journal.made_group = group->get<std::string>();

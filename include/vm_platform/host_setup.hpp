@@ -2,6 +2,7 @@
 // difference first, made in files of its own where a tool reads a folder of them, and taken back exactly.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -20,6 +21,8 @@ enum class BootLoader : std::uint8_t {
   Extlinux,     ///< /etc/u-boot-menu/conf.d/*.conf and u-boot-update (Debian's u-boot-menu).
   None,         ///< Something else: the user adds the parameters.
 };
+inline constexpr std::array kBootLoaders = {BootLoader::Grub, BootLoader::SystemdBoot, BootLoader::Extlinux,
+                                            BootLoader::None};
 [[nodiscard]] std::string_view to_string(BootLoader loader) noexcept;
 
 struct HostSetupOptions {

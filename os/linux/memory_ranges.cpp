@@ -28,12 +28,6 @@ bool populates() noexcept {
   return known;
 }
 
-VmError not_accessible(const char* operation, std::string subject, const char* how) {
-  return memory_error(ErrorCode::Status, MemoryError::NotAccessible, operation, std::move(subject),
-                      std::string("part of it may not be ") + how)
-      .with_hint("commit() it, or protect() it otherwise, first");
-}
-
 }  // namespace
 
 Result<void> MappedMemory::protect(std::uint64_t offset, std::uint64_t size, MemoryProtection protection) {
@@ -94,7 +88,7 @@ Result<void> MappedMemory::prefault(std::uint64_t offset, std::uint64_t size) {
                              "part of it has no memory or file behind it"));
   }
   if (errno == EINVAL && populates()) {
-    return fail(not_accessible("prefault", subject, writable ? "written" : "read"));
+    return fail(not_accessible("prefault", subject, writable));
   }
   if (errno != EINVAL) return fail(memory_failure(MemoryCall::Commit, errno, "madvise MADV_POPULATE", subject));
   // Before Linux 5.14: touch every page, without changing it.
@@ -147,7 +141,7 @@ Result<void> MappedMemory::lock(std::uint64_t offset, std::uint64_t size) {
   rlimit most{};
   if (error == ENOMEM && ::getrlimit(RLIMIT_MEMLOCK, &most) == 0 && *length <= most.rlim_cur && populates() &&
       ::madvise(data_ + offset, *length, MADV_POPULATE_READ) != 0 && errno == EINVAL)
-    return fail(not_accessible("mlock", subject, "read"));
+    return fail(not_accessible("mlock", subject, false));
   return fail(memory_failure(MemoryCall::Lock, error, "mlock", subject, *length));
 }
 

@@ -24,12 +24,6 @@ bool accessible(const std::byte* data, std::uint64_t size, bool write) {
   return true;
 }
 
-VmError not_accessible(const char* operation, std::string subject, bool write) {
-  return memory_error(ErrorCode::Status, MemoryError::NotAccessible, operation, std::move(subject),
-                      std::string("part of it may not be ") + (write ? "written" : "read"))
-      .with_hint("commit() it, or protect() it otherwise, first");
-}
-
 }  // namespace
 
 Result<void> MappedMemory::protect(std::uint64_t offset, std::uint64_t size, MemoryProtection protection) {

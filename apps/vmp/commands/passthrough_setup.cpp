@@ -4,7 +4,6 @@
 #include <fmt/core.h>
 #include <fmt/ranges.h>
 
-#include <array>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <vm_platform/host_setup.hpp>
@@ -13,8 +12,6 @@
 
 namespace vm_platform::vmp {
 namespace {
-
-constexpr std::array kBootLoaders = {BootLoader::Grub, BootLoader::SystemdBoot, BootLoader::Extlinux, BootLoader::None};
 
 struct Options {
   HostSetupOptions setup;

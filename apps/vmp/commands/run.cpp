@@ -353,8 +353,7 @@ void add_run(CLI::App& app, Action& action) {
       ->add_option("--input", options->input,
                    "raw: keys one by one, bytes as they are; canonical: as from a pipe, special characters quoted with "
                    "Ctrl-V, the end sent as Ctrl-D, once the guest has sent \"vmp-input\" on the second port (at once "
-                   "with --serial2 none, "
-                   "at its first request with winsize)")
+                   "with --serial2 none, at its first request with winsize)")
       ->type_name("MODE")
       ->capture_default_str();
   command->add_flag("--la57", options->five_level_paging, "Give the CPUs 5-level paging (57-bit addresses)");

@@ -89,6 +89,126 @@ TEST_F(SoftEngineTest, InvalidInstructionAtTheEndOfAPageDoesNotAskForTheNext) {
   EXPECT_EQ(end.gpr[kRax] & 0xff, 6u);
 }
 
+TEST_F(SoftEngineTest, CodeOverThePageEndIntoTheSamePageOrTheFirstIsWatched) {
+  // mov eax, imm32; ret, whose first two bytes are the last of a page.
+  const std::uint64_t at = 0x150ffe, second[] = {0x150000, 0};
+  for (const std::uint64_t page : second) {
+    put<std::uint64_t>(0x4000 + 0x151 * 8, page | 3);
+    put<std::uint16_t>(at, 0x11b8);
+    put<std::uint32_t>(page, 0xc3443322);
+    state_.gpr[kRdi] = at, state_.gpr[kRsi] = page, state_.gpr[kRdx] = 0;
+    const CpuState end = run({0xff, 0xd7, 0x89, 0xc3,                    // call rdi; mov ebx, eax
+                              0xc6, 0x47, 0x01, 0x77,                    // mov byte [rdi+1], 0x77
+                              0xff, 0xd7, 0x89, 0xc1,                    // call rdi; mov ecx, eax
+                              0xc6, 0x06, 0x55, 0xff, 0xd7, 0x89, 0xc5,  // mov byte [rsi], 0x55; call rdi; mov ebp, eax
+                              0xc6, 0x06, 0x66, 0xff, 0xd7, 0x89, 0xc2});
+    EXPECT_EQ(end.gpr[kRbx], 0x44332211u) << std::hex << page;
+    EXPECT_EQ(end.gpr[kRcx], 0x44332277u) << std::hex << page;
+    EXPECT_EQ(end.gpr[kRbp], 0x44335577u) << std::hex << page;
+    EXPECT_EQ(end.gpr[kRdx], 0x44336677u) << std::hex << page;
+  }
+}
+
+TEST_F(SoftEngineTest, AnInvalidInstructionOverThePageEndIsWatched) {
+  handler(6), handler(13);
+  put<std::uint16_t>(0x150ffe, 0x3a0f);
+  put<std::uint32_t>(0x151000, 0xc300c0ff);  // 0F 3A FF is nothing
+  state_.gpr[kRdi] = 0x150ffe;
+  run({0xff, 0xd7, 0xb0, 0xff});
+  EXPECT_EQ(exit_.written, 6u);
+  state_.gpr[kRsi] = 0x151000;
+  run({0xc6, 0x06, 0x0f, 0xff, 0xd7, 0xb0, 0xff});  // mov byte [rsi], 0x0f: palignr mm0, mm0, 0
+  EXPECT_EQ(exit_.written, 0xffu);
+  // Sixteen bytes, of which two lie in the first page.
+  std::memset(memory_->host(Gpa(0x152ffe), 32), 0x66, 32);
+  state_.gpr[kRdi] = 0x152ffe;
+  run({0xff, 0xd7});
+  EXPECT_EQ(exit_.written, 13u) << "too long, which is not #UD";
+}
+
+TEST_F(SoftEngineTest, OperandsOfUndefinedInstructionsAreNotLookedAt) {
+  handler(6), handler(14);
+  for (const int opcode : {0xb9, 0xff}) {
+    run({0x0f, opcode, 0x04, 0x25, 0, 0, 0, 0x70});  // ud1 eax, [0x70000000], and ud0: nothing is mapped there
+    EXPECT_EQ(exit_.written, 6u) << opcode;
+  }
+}
+
+TEST_F(SoftEngineTest, WhatIsKnownOfDescribedInstructionsIsLimitedToo) {
+  // 4096 times CLD: hardly any code, but each holds on to its instruction.
+  make_engine({.code_bytes = EngineOptions::kMinCodeBytes});
+  std::memset(memory_->host(Gpa(0x400000), 4096), 0xfc, 4096);
+  put<std::uint8_t>(0x401000, 0xc3);
+  state_.gpr[kRdi] = 0x400000;
+  run({0xff, 0xd7, 0xff, 0xd7});  // call rdi, twice
+  EXPECT_GT(engine_->stats().translated_blocks, 2 * 4096u) << "kept from one call to the next";
+}
+
+TEST_F(SoftEngineTest, JumpsAcrossTheHoleOfCanonicalAddressesFaultThemselves) {
+  // The last 2 MiB of the lower half; the upper half begins with a page fault.
+  handler(13);
+  put<std::uint64_t>(0x1000 + 255 * 8, 0x2003), put<std::uint64_t>(0x2000 + 511 * 8, 0x3003);
+  put<std::uint64_t>(0x3000 + 511 * 8, 0xa00083);
+  for (const int opcode : {0xe9, 0xe8}) {
+    state_.rip = 0x7fffffffffe0;
+    const int code[] = {opcode, 0, 0x10, 0, 0};
+    for (std::uint64_t i = 0; i < std::size(code); ++i) put(0xbfffe0 + i, static_cast<std::uint8_t>(code[i]));
+    ASSERT_TRUE(vcpu_->set_state(state_));
+    EXPECT_EQ(vcpu_->run().kind, VcpuExit::Kind::Kicked);
+    EXPECT_EQ(exit_.written, 13u);
+    EXPECT_EQ(get<std::uint64_t>(kStack - 40), state_.rip);
+    EXPECT_EQ(get<std::uint64_t>(kStack - 16), kStack) << "nothing was pushed";
+  }
+}
+
+TEST_F(SoftEngineTest, AnInterruptThatWaitsForStiIsSeenWhereverTheBlockEnds) {
+  handler(0x20), handler(14);
+  for (unsigned before = 40; before < 52; ++before) {
+    std::uint64_t at = kCode;
+    const auto emit = [&](std::initializer_list<int> bytes) {
+      for (const int byte : bytes) put(at++, static_cast<std::uint8_t>(byte));
+    };
+    for (unsigned i = 0; i < before; ++i) emit({0x90});
+    // sti; nop; mov ecx, 100000; again: dec ecx; jnz again; mov al, 0xff; out
+    emit({0xfb, 0x90, 0xb9, 0xa0, 0x86, 1, 0, 0xff, 0xc9, 0x75, 0xfc, 0xb0, 0xff, 0xe6, 0xf4});
+    controller_.waiting = 0x20;
+    ASSERT_TRUE(vcpu_->set_state(state_));
+    EXPECT_EQ(vcpu_->run().kind, VcpuExit::Kind::Kicked);
+    EXPECT_EQ(exit_.written, 0x20u) << before << " instructions before STI";
+  }
+}
+
+TEST_F(SoftEngineTest, AnInterruptThatWaitsForStiIsSeenBehindADevice) {
+  Rom device({0});
+  ASSERT_TRUE(mmio_.attach(Gpa(0xd0000000), 4096, device, "device"));
+  put<std::uint64_t>(0x3000 + 8 * 8, 0xd0000083);
+  handler(0x20);
+  controller_.waiting = 0x20;
+  state_.gpr[kRbx] = 0x1000000;
+  run({0xfb, 0x89, 0x03,                                              // sti; mov [rbx], eax
+       0xb9, 0xa0, 0x86, 1, 0, 0xff, 0xc9, 0x75, 0xfc, 0xb0, 0xff});  // and a loop that looks at nothing
+  EXPECT_EQ(exit_.written, 0x20u);
+}
+
+TEST_F(SoftEngineTest, FlushingALineOfADeviceReadsNothing) {
+  Rom device({1, 2, 3});
+  ASSERT_TRUE(mmio_.attach(Gpa(0xd0000000), 4096, device, "device"));
+  put<std::uint64_t>(0x3000 + 8 * 8, 0xd0000083);
+  state_.gpr[kRbx] = 0x1000000;
+  run({0x0f, 0xae, 0x3b});  // clflush [rbx]
+  EXPECT_EQ(device.reads, 0u);
+}
+
+TEST_F(SoftEngineTest, BitTestsOf32BitAddressesStayInTheirSegment) {
+  // bts gs:[ecx], eax, with GS at 4 GiB and another page behind it.
+  put<std::uint64_t>(0x2000 + 4 * 8, 0x7003), put<std::uint64_t>(0x7000 + 8, 0x800083);
+  for (const std::uint64_t at : {kData, std::uint64_t{0x800000}}) put<std::uint64_t>(at, 0);
+  state_.segments[kGs].base = 0x100000000, state_.gpr[kRcx] = kData, state_.gpr[kRax] = 41;
+  run({0x67, 0x65, 0x0f, 0xab, 0x01});
+  EXPECT_EQ(get<std::uint64_t>(kData), 0u);
+  EXPECT_EQ(get<std::uint64_t>(0x800000), 1ULL << 41);
+}
+
 TEST_F(SoftEngineTest, AnInstructionLiesWithinTheLimitOfItsSegment) {
   // Real mode; the handler of vector 13 tells by the port, as in long mode.
   handler(13);
@@ -102,7 +222,7 @@ TEST_F(SoftEngineTest, AnInstructionLiesWithinTheLimitOfItsSegment) {
   };
   for (const auto& [at, limit, runs] :
        {Case{0x8ffd, 0x8fff, true}, Case{0x8ffe, 0x8fff, false}, Case{0x8fff, 0x8fff, false},
-        Case{0xfffe, 0xffff, false}, Case{0x8ffc, 0x9000, true}}) {
+        Case{0xfffe, 0xffff, false}, Case{0x8ffc, 0x8fff, true}}) {
     state_.segments[kCs].limit = static_cast<std::uint32_t>(limit);
     state_.rip = at, state_.gpr[kRax] = 0, state_.gpr[kRsp] = 0x7000;
     const int code[] = {0xb8, 0x34, 0x12, 0xe6, 0xf4};  // mov ax, 0x1234; out 0xf4, al

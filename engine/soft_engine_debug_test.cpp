@@ -48,6 +48,27 @@ TEST_F(SoftEngineTest, SingleStepSkipsTheHandlerOfASoftwareInterrupt) {
   EXPECT_EQ(end.gpr[kRax] & 0xff, 0x80u) << "the handler runs without a trap before it";
 }
 
+TEST_F(SoftEngineTest, SingleStepSkipsTheHandlerOfInt1) {
+  handler(1);
+  state_.rflags = 0x102;
+  const CpuState end = run({0xf1});
+  EXPECT_EQ(end.gpr[kRsp], kStack - 40) << "delivered once";
+  EXPECT_EQ(end.dr6 & 1 << 14, 0u) << "and no single step";
+}
+
+TEST_F(SoftEngineTest, SingleStepOverSyscallDoesNotTrapInTheKernelThatMasksIt) {
+  handler(1);
+  put<std::uint32_t>(kCode + 0x800, 0xf4e655b0);  // mov al, 0x55; out 0xf4, al
+  state_.rflags = 0x102;
+  state_.msrs = {{0xc0000081, 0x10ULL << 32}, {0xc0000082, kCode + 0x800}, {0xc0000084, 0x100}};
+  run({0x0f, 0x05});
+  EXPECT_EQ(exit_.written, 0x55u);
+  state_.msrs.back().value = 0;  // a kernel that does not mask it is to blame
+  run({0x0f, 0x05});
+  EXPECT_EQ(exit_.written, 1u);
+  EXPECT_EQ(get<std::uint64_t>(kStack - 40), kCode + 0x800);
+}
+
 TEST_F(SoftEngineTest, SingleStepTrapsAfterEveryRepetition) {
   // The handler of the debug exception counts in R15 and returns.
   const std::uint8_t code[] = {0x49, 0xff, 0xc7, 0x48, 0xcf};

@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "engine/engine.hpp"
@@ -77,9 +78,10 @@ class SoftEngineTest : public ::testing::Test {
     state_.xcr0 = use == HostCpuUse::Baseline ? 1 : 7;
   }
 
+  /// As a device or a loader writes: the engine is told, and forgets code that was there.
   template <typename T>
   void put(std::uint64_t address, T value) {
-    std::memcpy(memory_->host(Gpa(address), sizeof value), &value, sizeof value);
+    EXPECT_TRUE(memory_->write(Gpa(address), std::as_bytes(std::span(&value, 1))));
   }
   template <typename T>
   T get(std::uint64_t address) {

@@ -58,6 +58,55 @@ TEST_F(SoftEngineTest, StateWithAnImpossibleRegisterIsRefused) {
   }
 }
 
+TEST_F(SoftEngineTest, StateThatWouldHurtTheHostOrTheGuestIsRefused) {
+  const CpuState good = state_;
+  const auto refused = [&](const char* what, auto&& change) {
+    CpuState bad = good;
+    change(bad);
+    const auto set = vcpu_->set_state(bad);
+    ASSERT_FALSE(set) << what;
+    EXPECT_EQ(set.error().code(), ErrorCode::InvalidArgument) << what;
+  };
+  refused("PG without PE", [](CpuState& s) { s.cr0 = 0x80000010; });
+  refused("unknown CR4", [](CpuState& s) { s.cr4 |= 1 << 22; });
+  refused("AVX without SSE", [](CpuState& s) { s.xcr0 = 5; });
+  refused("MXCSR", [](CpuState& s) { s.xsave[26] = 1; });
+  refused("XSTATE_BV", [](CpuState& s) { s.xsave[512] = 0xe7; });
+  refused("XCOMP_BV", [](CpuState& s) { s.xsave[527] = 0x80; });
+  refused("header", [](CpuState& s) { s.xsave[530] = 1; });
+  run({0xd9, 0xe8, 0x0f, 0x57, 0xc0});  // fld1; xorps xmm0, xmm0
+}
+
+TEST_F(SoftEngineTest, TranslationsBelongToTheProcessContextOfTheStateThatWasSet) {
+  // Another address space has other memory at kData. It gets the number 2, and then the number 0, which nobody has had.
+  constexpr std::uint64_t kOther = 0x20000;
+  put<std::uint64_t>(kOther, (kOther + 0x1000) | 3), put<std::uint64_t>(kOther + 0x1000, (kOther + 0x2000) | 3);
+  put<std::uint64_t>(kOther + 0x2000, 0x4003), put<std::uint64_t>(kOther + 0x2008, 0x800083);
+  put<std::uint64_t>(kData, 1), put<std::uint64_t>(0x800000, 2);
+  state_.cr4 |= 1 << 17, state_.cr3 = 0x1001;
+  state_.gpr[kRbx] = kData, state_.gpr[kRsi] = kOther | 2, state_.gpr[kRdi] = kOther | 1ULL << 63;
+  const CpuState end = run({0x48, 0x8b, 0x0b,                    // mov rcx, [rbx]
+                            0x0f, 0x22, 0xde, 0x0f, 0x22, 0xdf,  // mov cr3, rsi; mov cr3, rdi
+                            0x48, 0x8b, 0x13});                  // mov rdx, [rbx]
+  EXPECT_EQ(end.gpr[kRcx], 1u);
+  EXPECT_EQ(end.gpr[kRdx], 2u);
+}
+
+TEST_F(SoftEngineTest, WaitTellsOfAPendingErrorUnlessItIsNotAvailable) {
+  handler(16), handler(7);
+  state_.xsave[0] = 0x7e, state_.xsave[2] = 0x81, state_.xsave[3] = 0x80;  // invalid operation, not masked
+  struct Case {
+    std::uint64_t cr0;
+    unsigned vector;
+  };
+  for (const auto& [cr0, vector] :
+       {Case{0x80010031, 16}, Case{0x80010039, 16}, Case{0x80010035, 16}, Case{0x8001003b, 7}}) {
+    state_.cr0 = cr0;
+    run({0x9b, 0xb0, 0xff});  // fwait
+    EXPECT_EQ(exit_.written, vector) << std::hex << cr0;
+  }
+}
+
 TEST_F(SoftEngineTest, InitKeepsWhatTheManualSaysItKeeps) {
   state_.msrs = {{0x277, 0x0407050600070106}, {0xc0000103, 7}};
   state_.gpr[kRbx] = 5;

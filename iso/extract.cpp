@@ -30,7 +30,8 @@ class Writers {
       : iso_(image), options_(options) {
     try {
       for (unsigned i = 1; i < std::min(threads, kMaxThreads); ++i) threads_.emplace_back([this] { work(); });
-    } catch (const std::system_error&) {  // the host gives no more of them: fewer do the same
+    } catch (const std::system_error&) {
+      return;  // the host gives no more of them: fewer do the same
     }
   }
   Writers(const Writers&) = delete;

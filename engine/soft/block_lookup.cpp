@@ -22,7 +22,7 @@ bool SoftCpu::page_is_global(std::uint64_t at) const {
 }
 
 bool SoftCpu::is_global(const Block& block) const {
-  return page_is_global(block.rip) && (block.second_physical == 0 || page_is_global(block.rip + block.guest_size - 1));
+  return page_is_global(block.rip) && (!block.second_page || page_is_global(block.rip + block.guest_size - 1));
 }
 
 const TlbEntry& SoftCpu::fetch_page(std::uint64_t linear) {
@@ -50,9 +50,9 @@ Block& SoftCpu::find_block(std::uint64_t at, const Mode& mode) {
   if (page.host == nullptr) return translate_outside_ram(linear, at, cs_base, mode);
   const std::uint64_t physical = page.physical | (linear & 4095);
   if (Block* block = code.find(physical, at, cs_base, mode)) {
-    if (block->second_physical == 0) return *block;
+    if (!block->second_page) return *block;
     // It goes on in the next page: that one must still be where it was.
-    if (fetch_page(page_after(linear)).physical == (block->second_physical & ~std::uint64_t{4095})) return *block;
+    if (fetch_page(page_after(linear)).physical == *block->second_page) return *block;
     invalidate_code(world, code, physical, 1);
   }
   return translate(linear, at, cs_base, mode);
@@ -100,7 +100,7 @@ Block& SoftCpu::translate(std::uint64_t linear, std::uint64_t at, std::uint64_t 
     const unsigned offset = static_cast<unsigned>(linear & 4095);
     CodeBytes bytes{
         {reinterpret_cast<const std::uint8_t*>(first.host) + offset, 4096 - offset}, {}, first.physical | offset, 0};
-    if (Block* found = code.find(bytes.physical, at, cs_base, mode); found != nullptr && found->second_physical == 0)
+    if (Block* found = code.find(bytes.physical, at, cs_base, mode); found != nullptr && !found->second_page)
       return *found;
     std::optional<World::Stop> stop;
     const auto watch = [&](const TlbEntry& page) {
@@ -114,7 +114,7 @@ Block& SoftCpu::translate(std::uint64_t linear, std::uint64_t at, std::uint64_t 
       const TlbEntry second = fetch_page(page_after(linear));
       if (second.host != nullptr) {
         bytes.second = {reinterpret_cast<const std::uint8_t*>(second.host), 4096};
-        bytes.second_physical = second.physical | 1;  // never 0; the address of the page is what counts
+        bytes.second_page = second.physical;
         watch(second);
         block = Translator(code, host, mode, at, cs_base, bytes).translate();
       }

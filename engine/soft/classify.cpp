@@ -78,7 +78,10 @@ bool refused_mnemonic(ZydisMnemonic mnemonic) {
     case ZYDIS_MNEMONIC_BOUND:
     case ZYDIS_MNEMONIC_CPUID:
     case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_SALC: return true;
+    case ZYDIS_MNEMONIC_SALC:
+    case ZYDIS_MNEMONIC_UD0:  // whose operands nobody looks at
+    case ZYDIS_MNEMONIC_UD1:
+    case ZYDIS_MNEMONIC_UD2: return true;
     default: return false;
   }
 }
@@ -215,6 +218,8 @@ FpuUse fpu_use_of(const Instruction& instruction) {
     case ZYDIS_ISA_SET_X87:
     case ZYDIS_ISA_SET_FCMOV:
     case ZYDIS_ISA_SET_SSE3X87: return info.mnemonic == ZYDIS_MNEMONIC_FWAIT ? FpuUse::Wait : FpuUse::X87;
+    case ZYDIS_ISA_SET_BMI1:
+    case ZYDIS_ISA_SET_BMI2: return info.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? FpuUse::Vex : FpuUse::None;
     case ZYDIS_ISA_SET_PENTIUMMMX:
     case ZYDIS_ISA_SET_SSE2MMX:
     case ZYDIS_ISA_SET_SSSE3MMX: return FpuUse::Mmx;

@@ -20,12 +20,21 @@ Treatment treatment_of(const Instruction& instruction);
 std::span<const ZydisISASet> copied_sets();
 
 /// The state an instruction needs to be usable; what is missing decides between #NM and #UD.
-enum class FpuUse : std::uint8_t { None, X87, Wait, Mmx, Sse, Avx };
+enum class FpuUse : std::uint8_t {
+  None,
+  Vex,  ///< Of general registers alone, but VEX-coded: not in real and virtual-8086 mode.
+  X87,
+  Wait,
+  Mmx,
+  Sse,
+  Avx,
+};
 FpuUse fpu_use_of(const Instruction& instruction);
 /// Whether it is there in this mode.
 [[nodiscard]] constexpr bool is_usable(const Mode& mode, FpuUse use) {
   switch (use) {
     case FpuUse::None: return true;
+    case FpuUse::Vex: return mode.vex;
     case FpuUse::Sse: return mode.sse;
     case FpuUse::Avx: return mode.avx;
     default: return mode.x87;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <ranges>
 
 namespace vm_platform::soft {
@@ -51,6 +52,7 @@ Block* CodeCache::block_at(std::uint64_t host_address) const {
 std::uint32_t CodeCache::add_exit(Exit exit) {
   auto& chunk = exits_[exit_count_ / kExitChunk];
   if (chunk == nullptr) chunk = std::make_unique<Exit[]>(kExitChunk);
+  if (exit.instruction) ++described_;
   chunk[exit_count_ % kExitChunk] = std::move(exit);
   return exit_count_++;
 }
@@ -67,11 +69,12 @@ Block* CodeCache::add(std::unique_ptr<Block> owned) {
   chunk[number % kBlockChunk] = std::move(owned);
   block_count_.store(number + 1, std::memory_order_release);
   if (!block->kept) return block;
-  by_page_[block->physical / 4096].push_back(block);
-  pages.mark(block->physical, block->first_page_bytes());
-  if (block->second_physical != 0) {
-    by_page_[block->second_physical / 4096].push_back(block);
-    pages.mark(block->second_physical & ~std::uint64_t{4095}, block->guest_size - block->first_page_bytes());
+  const auto& [first, second] = block->parts();
+  by_page_[first.page()].push_back(block);
+  pages.mark(first.physical, first.bytes);
+  if (second.bytes != 0) {
+    if (second.page() != first.page()) by_page_[second.page()].push_back(block);
+    pages.mark(second.physical, second.bytes);
   }
   std::atomic<Block*>& head = buckets_[bucket(block->physical, block->rip)];
   block->next.store(head.load(std::memory_order_relaxed), std::memory_order_relaxed);
@@ -102,12 +105,9 @@ std::vector<Block*> CodeCache::overlapping(std::uint64_t physical, std::uint64_t
   std::vector<Block*> found;
   const auto page = by_page_.find(physical / 4096);
   if (page == by_page_.end()) return found;
-  for (Block* block : page->second) {
-    const bool second = block->second_physical != 0 && physical / 4096 == block->second_physical / 4096;
-    const std::uint64_t begin = second ? block->second_physical & ~std::uint64_t{4095} : block->physical;
-    const std::uint64_t length = second ? block->guest_size - block->first_page_bytes() : block->first_page_bytes();
-    if (begin < physical + size && physical < begin + length) found.push_back(block);
-  }
+  std::ranges::copy_if(page->second, std::back_inserter(found), [&](const Block* block) {
+    return std::ranges::any_of(block->parts(), [&](const Block::Part& part) { return part.overlaps(physical, size); });
+  });
   return found;
 }
 
@@ -118,19 +118,16 @@ void CodeCache::remove(Block& block) {
   while (link->load() != &block) link = &link->load()->next;
   link->store(block.next.load());
 
-  for (const std::uint64_t page : {block.physical / 4096, block.second_physical / 4096}) {
-    if (page == 0 && block.physical / 4096 != 0) continue;
-    auto entry = by_page_.find(page);
-    if (entry == by_page_.end()) continue;
+  for (const Block::Part& gone : block.parts()) {
+    const auto entry = by_page_.find(gone.page());
+    if (gone.bytes == 0 || entry == by_page_.end()) continue;
     std::erase(entry->second, &block);
     std::uint64_t granules = 0;
     for (const Block* other : entry->second) {
-      if (other->physical / 4096 == page) granules |= CodePages::bits(other->physical, other->first_page_bytes());
-      if (other->second_physical != 0 && other->second_physical / 4096 == page)
-        granules |= CodePages::bits(other->second_physical & ~std::uint64_t{4095},
-                                    other->guest_size - other->first_page_bytes());
+      for (const Block::Part& part : other->parts())
+        if (part.bytes != 0 && part.page() == gone.page()) granules |= CodePages::bits(part.physical, part.bytes);
     }
-    pages.assign(page * 4096, granules);
+    pages.assign(gone.page() * 4096, granules);
     if (entry->second.empty()) by_page_.erase(entry);
   }
   for (const std::uint32_t number : block.incoming) {
@@ -153,7 +150,7 @@ void CodeCache::clear() {
   for (std::uint32_t number = 0; number < block_count_; ++number) numbered(number).reset();
   block_count_ = 0;
   for (std::uint32_t number = 0; number < exit_count_; ++number) exit(number) = Exit{};
-  exit_count_ = 0;
+  exit_count_ = described_ = 0;
   used_ = 0;
   ++generation_;
 }

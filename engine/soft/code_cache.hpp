@@ -1,6 +1,7 @@
 // Translated code: where it lies, which guest memory it came from, and how blocks lead to each other.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -41,8 +42,9 @@ struct Exit {
 
 /// Guest code translated as a unit: a straight run of instructions, left by any of its exits.
 struct Block {
-  std::uint64_t physical = 0;         ///< Of the first byte.
-  std::uint64_t second_physical = 0;  ///< Page of the last bytes, where the last instruction crosses into it; or 0.
+  std::uint64_t physical = 0;  ///< Of the first byte.
+  /// Page of the last bytes, where the last instruction crosses into it. It may be the same page once more.
+  std::optional<std::uint64_t> second_page;
   std::uint64_t rip = 0, cs_base = 0;
   Mode mode;
   std::uint32_t code = 0, code_size = 0;  ///< In the code buffer.
@@ -54,10 +56,21 @@ struct Block {
   std::uint32_t first_exit = 0, exits = 0;  ///< Its exits' numbers are consecutive.
   std::vector<std::uint32_t> incoming;      ///< Exits patched, or slots set, to lead here.
 
-  /// How many of its bytes lie in the page it begins in.
-  [[nodiscard]] unsigned first_page_bytes() const {
+  /// Guest-physical memory inside one page.
+  struct Part {
+    std::uint64_t physical;
+    unsigned bytes;  ///< 0: there is no such part.
+
+    [[nodiscard]] std::uint64_t page() const { return physical / 4096; }
+    [[nodiscard]] bool overlaps(std::uint64_t begin, std::uint64_t size) const {
+      return physical < begin + size && begin < physical + bytes;
+    }
+  };
+  /// What it was translated from.
+  [[nodiscard]] std::array<Part, 2> parts() const {
     const auto room = static_cast<unsigned>(4096 - (physical & 4095));
-    return guest_size < room ? guest_size : room;
+    if (!second_page) return {{{physical, guest_size}, {physical, 0}}};
+    return {{{physical, room}, {*second_page, guest_size - room}}};
   }
 };
 
@@ -88,7 +101,8 @@ class CodeCache {
   [[nodiscard]] std::uint32_t free_offset() const { return used_; }
   [[nodiscard]] std::size_t free_bytes() const { return staging_ ? kStagingBytes : memory_.size() - used_; }
   [[nodiscard]] bool nearly_full() const {
-    return memory_.size() - used_ < kStagingBytes || exit_count_ + kMaxBlockExits > kMaxExits;
+    return memory_.size() - used_ < kStagingBytes || exit_count_ + kMaxBlockExits > memory_.size() / kBytesForExit ||
+           described_ + kMaxBlockExits > memory_.size() / kBytesForDescribed;
   }
   std::uint32_t add_exit(Exit exit);
   /// Takes a finished block of `code_size` bytes at free_code() in.
@@ -140,6 +154,12 @@ class CodeCache {
   static constexpr std::uint32_t kExitChunk = 4096;
   std::unique_ptr<Exit[]> exits_[kMaxExits / kExitChunk];
   std::uint32_t exit_count_ = 0;
+  std::uint32_t described_ = 0;  // exits that hold an instruction
+  // What is known of blocks takes memory too (some 300 bytes for an exit and its block, 1.2 KiB for an instruction),
+  // and is limited with the code: a guest may have nothing but one-byte instructions for C++.
+  static constexpr std::uint64_t kBytesForExit = 48, kBytesForDescribed = 768;
+  static_assert(EngineOptions::kMaxCodeBytes / kBytesForExit <= kMaxExits);
+  static_assert(EngineOptions::kMinCodeBytes / kBytesForDescribed > 2 * kMaxBlockExits);
   static constexpr std::uint32_t kBlockChunk = 4096, kBlockAlignment = 16;
   [[nodiscard]] std::unique_ptr<Block>& numbered(std::uint32_t number) const {
     return blocks_[number / kBlockChunk][number % kBlockChunk];

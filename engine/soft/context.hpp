@@ -99,7 +99,10 @@ struct CpuContext {
   alignas(64) std::uint8_t bounce[3][128] = {};
 
   /// After each change that C++ makes to `xsave`: puts the components (1 x87, 2 SSE, 4 AVX) into XSTATE_BV.
-  void components_changed(std::uint8_t components) { xsave[512] |= components; }
+  void components_changed(std::uint8_t components) { xsave[512] |= static_cast<std::uint8_t>(components & fpu_mask); }
+  /// XSTATE_BV with all there is. A bit of a component that the host's XCR0 lacks would make its XRSTOR fault, whatever
+  /// that is asked to load (Intel SDM vol. 1, 13.8.1).
+  [[nodiscard]] std::uint8_t all_components() const { return static_cast<std::uint8_t>(fpu_mask != 0 ? fpu_mask : 3); }
 
   // ---- the rest of the CPU -------------------------------------------------------------------------------------
   Segment ldtr, tr;
@@ -129,7 +132,6 @@ struct CpuContext {
   /// The page fault that vmp_soft_tlb_miss met.
   std::uint32_t fault_error = 0;
   std::uint64_t fault_address = 0;
-  bool a20_masked = false;
   bool alone = true;  ///< No other CPU shares the memory.
 
   TlbSet tlb[kTlbSets] = {};

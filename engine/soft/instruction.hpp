@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <optional>
 
+#include "engine/cpu_state.hpp"
+
 namespace vm_platform::soft {
 
 class Cpu;
@@ -21,6 +23,12 @@ struct Instruction {
 
   [[nodiscard]] std::uint64_t next_rip() const { return rip + info.length; }
 };
+
+/// DS where there is none.
+inline SegmentRegister segment_of(ZydisRegister name) {
+  if (name < ZYDIS_REGISTER_ES || name > ZYDIS_REGISTER_GS) return kDs;
+  return static_cast<SegmentRegister>(name - ZYDIS_REGISTER_ES);
+}
 
 /// Decodes the bytes; false (and `instruction` undefined) where they are no valid instruction (#UD) or too few.
 bool decode(const std::uint8_t* bytes, std::size_t available, std::uint64_t rip, CodeSize size,

@@ -23,8 +23,13 @@ void Links::add_slots(std::uint32_t first, std::uint32_t count) {
 }
 
 void Links::remember(Link link, const Block& target, bool global) {
+  // A place is listed anew whenever it leads somewhere else, so a guest could make the lists grow for ever.
+  if (++remembered_ > kMaxRemembered) {
+    drop_all();
+    return;
+  }
   const std::uint64_t page = target.rip >> 12;
-  const bool crosses = target.second_physical != 0;
+  const bool crosses = target.second_page.has_value();
   if (!global) {
     non_global_.push_back(link);
     non_global_pages_.set(page % 4096);
@@ -32,7 +37,7 @@ void Links::remember(Link link, const Block& target, bool global) {
     return;
   }
   global_[page].push_back(link);
-  if (crosses) global_[page + 1].push_back(link);
+  if (crosses) global_[page + 1].push_back(link), ++remembered_;
 }
 
 void Links::set_slot(std::uint32_t exit_number, std::uint64_t code, const Block& target, bool global) {
@@ -82,6 +87,7 @@ void Links::reset(Link link) {
 
 void Links::drop_non_global() {
   for (const Link link : non_global_) reset(link);
+  remembered_ -= non_global_.size();
   non_global_.clear();
   non_global_pages_.reset();
 }
@@ -92,6 +98,7 @@ void Links::drop_page(std::uint64_t linear) {
   const auto entry = global_.find(page);
   if (entry == global_.end()) return;
   for (const Link link : entry->second) reset(link);
+  remembered_ -= entry->second.size();
   global_.erase(entry);
 }
 
@@ -100,6 +107,7 @@ void Links::drop_all() {
   for (const auto& [page, links] : global_)
     for (const Link link : links) reset(link);
   global_.clear();
+  remembered_ = 0;
 }
 
 }  // namespace vm_platform::soft

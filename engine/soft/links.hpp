@@ -35,6 +35,9 @@ class Links {
   void drop_non_global();
   void drop_page(std::uint64_t linear);
   void drop_all();
+  /// How much is listed for it: kMaxRemembered and two at most.
+  [[nodiscard]] std::size_t remembered() const { return remembered_; }
+  static constexpr std::size_t kMaxRemembered = 1 << 18;
 
  private:
   using Link = std::uint32_t;  // a slot's number, or kJump and the place in the jump cache
@@ -48,6 +51,8 @@ class Links {
   JumpCacheEntry* jumps_;  // one cache after the other, by TlbIndex
   std::uint64_t unlinked_;
   std::uint32_t jump_mode_[kTlbSets] = {};
+  // What TLB maintenance resets. Some of it may lead elsewhere by now, which does no harm.
+  std::size_t remembered_ = 0;  // in both lists
   std::vector<Link> non_global_;
   std::bitset<4096> non_global_pages_;
   std::unordered_map<std::uint64_t, std::vector<Link>> global_;  // by page of the target

@@ -82,6 +82,9 @@ void write_ram(Cpu& cpu, const TlbEntry& page, std::uint64_t linear, const void*
     }
   }
   if (std::memcmp(host, in, size) == 0) return;  // nothing changes, so no code does
+  // As one step for all CPUs: they look at the bytes of a block again when one of its instructions faults.
+  const World::Lock lock(self.world);
+  const World::Stop stop(self.world);
   copy_bytes(host, in, size);
   invalidate_code(self.world, self.code, physical, size);
 }
@@ -110,6 +113,12 @@ void read_linear(Cpu& cpu, std::uint64_t linear, void* out, std::size_t size, Ri
     }
     linear += piece, target += piece, size -= piece;
   }
+}
+
+void check_read(Cpu& cpu, std::uint64_t linear, std::size_t size, Rights rights) {
+  if (rights == Rights::Current) note_access(cpu, linear, size, false);
+  for (std::uint64_t at = linear; at - linear < size; at = (at & ~std::uint64_t{4095}) + 4096)
+    translate(cpu, at, false, false, rights);
 }
 
 void check_write(Cpu& cpu, std::uint64_t linear, std::size_t size, Rights rights) {
@@ -150,6 +159,7 @@ std::byte* host_pointer(Cpu& cpu, std::uint64_t linear, std::size_t size, Access
 void flush_tlb(Cpu& cpu) {
   MmuState& mmu = cpu.mmu;
   for (std::size_t pcid = 0; pcid < MmuState::kPcids; ++pcid) mmu.pcid_generation[pcid] = 0;
+  mmu.pcid = (cpu.cr4 & cr4::kPcide) != 0 ? cpu.cr3 & 0xfff : 0;  // also where both were set from outside
   mmu.large = mmu.global_large = {};
   mmu.generation = ++mmu.newest_generation;
   mmu.global_generation = ++mmu.newest_generation;

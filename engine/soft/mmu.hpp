@@ -22,9 +22,11 @@ enum class Access : std::uint8_t { Read, Write, Execute };
 
 // All of these raise #PF (through GuestFault) and leave memory as it was when any byte of the range faults; they reach
 // RAM and MMIO, cross pages, and keep self-modifying code right. Canonical and segment checks are the caller's
-// (segments.hpp).
+// (semantics/operands.hpp).
 void read_linear(Cpu& cpu, std::uint64_t linear, void* out, std::size_t size, Rights rights = Rights::Current);
 void write_linear(Cpu& cpu, std::uint64_t linear, const void* in, std::size_t size, Rights rights = Rights::Current);
+/// Checks that a read would succeed, and reads nothing, a device's register least of all.
+void check_read(Cpu& cpu, std::uint64_t linear, std::size_t size, Rights rights = Rights::Current);
 /// Checks that a write would succeed (and sets accessed and dirty bits), for operations that must not half-happen.
 void check_write(Cpu& cpu, std::uint64_t linear, std::size_t size, Rights rights = Rights::Current);
 

@@ -41,8 +41,8 @@ Mode current_mode(const Cpu& cpu) {
   }
   mode.x87 = (cpu.cr0 & (cr0::kEmulation | cr0::kTaskSwitched)) == 0;
   mode.sse = mode.x87 && (cpu.cr4 & cr4::kOsfxsr) != 0;
-  mode.avx = (cpu.cr0 & cr0::kTaskSwitched) == 0 && (cpu.cr4 & cr4::kOsxsave) != 0 && (cpu.xcr0 & 6) == 6 &&
-             !cpu.real_mode() && !cpu.virtual_8086();
+  mode.vex = !cpu.real_mode() && !cpu.virtual_8086();
+  mode.avx = mode.vex && (cpu.cr0 & cr0::kTaskSwitched) == 0 && (cpu.cr4 & cr4::kOsxsave) != 0 && (cpu.xcr0 & 6) == 6;
   mode.kernel = cpu.cpl == 0;
   mode.rdtsc = cpu.cpl == 0 || (cpu.cr4 & cr4::kTsd) == 0;
   return mode;

@@ -194,7 +194,6 @@ WalkResult walk(Cpu& cpu, std::uint64_t linear, bool write, bool execute, Walker
     if (step == Step::Fault) return {WalkStatus::Fault, error | error_bits(cpu, request), nullptr};
   }
   if (found.shift > 12) (found.global ? mmu.global_large : mmu.large).note(linear, found.shift);
-  if (cpu.a20_masked) found.physical &= ~std::uint64_t{1 << 20};
   cached.page = page;
   cached.generation = found.global ? mmu.global_generation : mmu.generation;
   cached.physical = found.physical;

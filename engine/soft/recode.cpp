@@ -88,10 +88,44 @@ void write_modrm(Emitter& out, const Fields& fields, bool memory, const Target& 
   }
 }
 
+bool is_long(const Instruction& instruction) { return instruction.info.machine_mode == ZYDIS_MACHINE_MODE_LONG_64; }
+
+bool has_register_in_immediate(const Instruction& instruction) {
+  for (unsigned i = 0; i < instruction.info.operand_count_visible; ++i)
+    if (instruction.operands[i].encoding == ZYDIS_OPERAND_ENCODING_IS4) return true;
+  return false;
+}
+
 void write_immediates(Emitter& out, const Instruction& instruction) {
-  // Also the fourth register operand of some VEX forms, which stands in an immediate byte (always a vector register).
+  // The fourth register operand of some VEX forms (always a vector register) stands in the upper half of an immediate
+  // byte, whose highest bit counts in 64-bit mode only.
+  if (!is_long(instruction) && has_register_in_immediate(instruction)) {
+    out.u8(instruction.bytes[instruction.info.raw.imm[0].offset] & 0x7fu);
+    return;
+  }
   for (const auto& immediate : instruction.info.raw.imm)
     if (immediate.size != 0) out.bytes(instruction.bytes + immediate.offset, immediate.size / 8);
+}
+
+/// VEX.W as the host must see it. Where it chooses between 32 and 64 bits of a general register or of memory, it is
+/// ignored outside of 64-bit mode (Intel SDM vol. 2, 2.3.5.5 and the entry of each instruction), but not by the host:
+/// it would reach beyond the operand that was looked at. Elsewhere it chooses the instruction, as in VPERMQ, and stays.
+bool vex_w(const Instruction& instruction) {
+  const ZydisDecodedInstruction& info = instruction.info;
+  if (info.raw.vex.W == 0 || is_long(instruction)) return info.raw.vex.W != 0;
+  if (info.meta.isa_set == ZYDIS_ISA_SET_BMI1 || info.meta.isa_set == ZYDIS_ISA_SET_BMI2) return false;
+  switch (info.mnemonic) {
+    case ZYDIS_MNEMONIC_VMOVD:
+    case ZYDIS_MNEMONIC_VPINSRD:
+    case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VCVTSI2SS:
+    case ZYDIS_MNEMONIC_VCVTSI2SD:
+    case ZYDIS_MNEMONIC_VCVTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTTSD2SI: return false;
+    default: return true;
+  }
 }
 
 /// Whether a 66h prefix chooses the operand size of this instruction (rather than the instruction itself).
@@ -149,8 +183,8 @@ bool recode(Emitter& out, const Instruction& instruction, const Recoding& recodi
     out.u8(0xc4);
     out.u8((fields.reg > 7 ? 0u : 0x80u) | (memory && target.index_bits() > 7 ? 0u : 0x40u) |
            (rm_bits > 7 ? 0u : 0x20u) | map);
-    out.u8(static_cast<unsigned>(info.raw.vex.W) << 7 | (~fields.vvvv & 15) << 3 |
-           static_cast<unsigned>(info.raw.vex.L) << 2 | info.raw.vex.pp);
+    out.u8((vex_w(instruction) ? 0x80u : 0u) | (~fields.vvvv & 15) << 3 | static_cast<unsigned>(info.raw.vex.L) << 2 |
+           info.raw.vex.pp);
     out.u8(info.opcode);
     if (has_modrm) write_modrm(out, fields, memory, target);
     write_immediates(out, instruction);
@@ -159,8 +193,8 @@ bool recode(Emitter& out, const Instruction& instruction, const Recoding& recodi
   if (info.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) return false;
 
   write_prefixes(out, instruction);
-  if (info.machine_mode != ZYDIS_MACHINE_MODE_LONG_64 && info.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
-      info.opcode >= 0x40 && info.opcode <= 0x4f) {  // INC and DEC, whose short forms are REX prefixes now
+  if (!is_long(instruction) && info.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && info.opcode >= 0x40 &&
+      info.opcode <= 0x4f) {  // INC and DEC, whose short forms are REX prefixes now
     out.rex_rxb(false, 0, 0, fields.opcode_register);
     out.u8(0xff);
     out.modrm(3, info.opcode >= 0x48 ? 1 : 0, fields.opcode_register);

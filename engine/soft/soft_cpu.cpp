@@ -1,6 +1,8 @@
 #include "engine/soft/soft_cpu.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "engine/soft/classify.hpp"
@@ -9,6 +11,7 @@
 #include "engine/soft/page_walk.hpp"
 #include "engine/soft/semantics/breakpoints.hpp"
 #include "engine/soft/semantics/operands.hpp"
+#include "engine/soft/semantics/xsave_image.hpp"
 #include "engine/soft/translator.hpp"
 
 namespace vm_platform::soft {
@@ -51,41 +54,44 @@ VcpuExit SoftCpu::run() {
   const NativeFaultScope native_faults(*this);
   world.enter();
   VcpuExit exit;
-  for (;;) {
-    if (__atomic_load_n(&poll, __ATOMIC_RELAXED) != 0 && handle_events(exit) == Next::Return) break;
-    if (run_state != RunState::Running) {
-      sleep();
-      continue;
+  try {
+    while (advance(exit) == Next::Go) {
     }
-    try {
-      if (halted) {
-        const bool wake_up = (system_flags & rflags::kInterrupt) != 0 && controller.has_interrupt();
-        if (!wake_up && !(nmi && !nmi_masked)) {
-          sleep();
-          continue;
-        }
-        halted = false;
-        check_interrupts_ = true;
-      }
-      if (check_interrupts_ && !interrupt_shadow) take_interrupt();
-      step();
-    } catch (const GuestFault& fault) {
-      try {
-        deliver(fault);
-      } catch (const TripleFault&) {
-        exit = {VcpuExit::Kind::TripleFault, {}};
-        break;
-      }
-    } catch (const TripleFault&) {
-      exit = {VcpuExit::Kind::TripleFault, {}};
-      break;
-    } catch (const VmError& error) {
-      exit = {VcpuExit::Kind::Failed, error.message()};
-      break;
-    }
+  } catch (const TripleFault&) {
+    exit = {VcpuExit::Kind::TripleFault, {}};
+  } catch (const VmError& error) {
+    exit = {VcpuExit::Kind::Failed, error.message()};
+  } catch (const std::bad_alloc&) {
+    exit = {VcpuExit::Kind::Failed, "run a vCPU: no memory left on this host"};
   }
   world.leave();
   return exit;
+}
+
+SoftCpu::Next SoftCpu::advance(VcpuExit& exit) {
+  if (__atomic_load_n(&poll, __ATOMIC_RELAXED) != 0 && handle_events(exit) == Next::Return) return Next::Return;
+  if (run_state != RunState::Running) {
+    sleep();
+    return Next::Go;
+  }
+  std::optional<GuestFault> raised;  // delivered outside of the handler, which does not nest
+  try {
+    if (halted) {
+      const bool wake_up = (system_flags & rflags::kInterrupt) != 0 && controller.has_interrupt();
+      if (!wake_up && !(nmi && !nmi_masked)) {
+        sleep();
+        return Next::Go;
+      }
+      halted = false;
+      check_interrupts_ = true;
+    }
+    if (check_interrupts_ && !interrupt_shadow) take_interrupt();
+    step();
+  } catch (const GuestFault& fault) {
+    raised = fault;
+  }
+  if (raised) deliver(*raised);
+  return Next::Go;
 }
 
 void SoftCpu::deliver(const GuestFault& fault) {
@@ -150,13 +156,13 @@ void SoftCpu::take_interrupt() {
   }
 }
 
+bool SoftCpu::can_fetch(std::uint64_t at) const {
+  return in_64bit() ? is_canonical(*this, at) : at <= segments[kCs].limit;
+}
+
 std::uint64_t SoftCpu::fetch_address(std::uint64_t at) const {
-  if (in_64bit()) {
-    if (!is_canonical(*this, at)) raise(Vector::GeneralProtection, 0);
-    return at;
-  }
-  if (at > segments[kCs].limit) raise(Vector::GeneralProtection, 0);
-  return (segments[kCs].base + at) & 0xffffffff;
+  if (!can_fetch(at)) raise(Vector::GeneralProtection, 0);
+  return in_64bit() ? at : (segments[kCs].base + at) & 0xffffffff;
 }
 
 std::uint64_t SoftCpu::last_byte(const Block& checked) {
@@ -205,6 +211,8 @@ void SoftCpu::step_checked(const Mode& mode, bool single_step, bool stack_change
   system_flags &= ~rflags::kResume;
   single_step_done = false;
   run_block(find_checked_block(at, mode));
+  // STI in translated code opens its window behind the next instruction, which may have been this one.
+  if (interrupt_waiting != 0) check_interrupts_ = true;
   if (rip == at) system_flags |= resume;
   if (stack_changed_) return;  // traps wait until after the instruction that follows
   const std::uint64_t traps = debug_hits | (single_step && !single_step_done ? 1U << 14 : 0);
@@ -220,6 +228,7 @@ Block& SoftCpu::find_checked_block(std::uint64_t at, const Mode& mode) {
 
 void SoftCpu::run_block(Block& block) {
   const Mode mode = block.mode;
+  stack_before_ = gpr[kRsp], count_before_ = gpr[kRcx];
   if (!block.locked || alone) {
     vmp_soft_enter(code.executable(block));
     after_block(mode);
@@ -233,7 +242,8 @@ void SoftCpu::run_block(Block& block) {
       if (code.generation() == generation) {
         const World::Stop stop(world);
         vmp_soft_enter(code.executable(*current));
-        commit_writes();
+        const auto reason = static_cast<ExitReason>(exit_reason);
+        if (reason != ExitReason::NativeFault && reason != ExitReason::AccessFault && !deferred_fault) commit_writes();
         break;
       }
     }
@@ -306,6 +316,7 @@ void SoftCpu::on_link(std::uint32_t number, const Mode& mode) {
   const bool leads_on = !mode.checked && exit.kind != Exit::Kind::Checked;
   const Block* from = exit.from;
   const std::uint64_t next = exit.target_rip;
+  if (mode.checked) check_jump(*from, next);
   commit_writes();
   rip = next;
   if (!leads_on) return;
@@ -315,17 +326,27 @@ void SoftCpu::on_link(std::uint32_t number, const Mode& mode) {
   // A patched jump is for all CPUs and stays when page tables change, so both blocks must be in one page of memory.
   // They are not where this CPU's TLB forgot the page meanwhile and its table says another one, which the guest may not
   // rely on before it has flushed.
-  const bool same_page = target.second_physical == 0 && target.physical >> 12 == from->physical >> 12;
+  const bool same_page = !target.second_page && target.physical >> 12 == from->physical >> 12;
   if (exit.kind == Exit::Kind::SamePage && same_page) {
     if (exit.to != &target) code.link(number, target);
     return;
   }
   // Where the target is depends on this CPU's page tables: its page, or the page it goes on in, is another one.
   if (exit.to != &target) {
+    // It is in the list already where address spaces take turns.
+    if (exit.to == nullptr || std::ranges::find(target.incoming, number) == target.incoming.end())
+      target.incoming.push_back(number);
     exit.to = &target;
-    target.incoming.push_back(number);
   }
   links.set_slot(number, reinterpret_cast<std::uint64_t>(code.executable(target)), target, is_global(target));
+}
+
+void SoftCpu::check_jump(const Block& from, std::uint64_t target) {
+  const std::uint64_t end = from.rip + from.guest_size;
+  if (target == (in_64bit() ? end : end & 0xffffffff) || can_fetch(target)) return;
+  gpr[kRsp] = stack_before_;  // of CALL
+  gpr[kRcx] = count_before_;  // of LOOP
+  raise(Vector::GeneralProtection, 0);
 }
 
 void SoftCpu::on_indirect(const Mode& mode) {
@@ -367,6 +388,7 @@ void SoftCpu::on_execute(std::uint32_t number) {
   }
   raise_if_unusable(instruction);
   if (instruction.info.mnemonic == ZYDIS_MNEMONIC_FWAIT) {  // not translated, though usable: CR0.EM or TS is set
+    if ((xsave::image<std::uint16_t>(*this, xsave::kStatus) & 0x80) != 0) raise(Vector::X87Error);
     rip = instruction.next_rip();
     return;
   }
@@ -379,6 +401,9 @@ void SoftCpu::raise_if_unusable(const Instruction& instruction) {
   const bool emulated = (cr0 & cr0::kEmulation) != 0, switched = (cr0 & cr0::kTaskSwitched) != 0;
   switch (fpu_use_of(instruction)) {
     case FpuUse::None: return;
+    case FpuUse::Vex:
+      if (real_mode() || virtual_8086()) raise(Vector::InvalidOpcode);
+      return;
     case FpuUse::X87:
       if (emulated || switched) raise(Vector::DeviceNotAvailable);
       return;
@@ -421,15 +446,12 @@ void SoftCpu::on_native_fault() {
 
 std::uint32_t SoftCpu::offset_of_fault(const Block& block, std::uint64_t host_pc) {
   // The bytes are unchanged (else the block would have been removed), so translating them again leads to the place.
-  const std::byte* first = mmu.memory.host(Gpa(block.physical), block.first_page_bytes());
-  std::span<const std::uint8_t> second;
-  const std::uint64_t second_page = block.second_physical & ~std::uint64_t{4095};
-  if (block.second_physical != 0)
-    second = {reinterpret_cast<const std::uint8_t*>(mmu.memory.host(Gpa(second_page), 4096)), 4096};
-  const CodeBytes bytes{{reinterpret_cast<const std::uint8_t*>(first), 4096 - (block.physical & 4095)},
-                        second,
-                        block.physical,
-                        block.second_physical};
+  const auto bytes_at = [this](std::uint64_t physical) {
+    const std::uint64_t size = 4096 - (physical & 4095);
+    return std::span(reinterpret_cast<const std::uint8_t*>(mmu.memory.host(Gpa(physical), size)), size);
+  };
+  CodeBytes bytes{bytes_at(block.physical), {}, block.physical};
+  if (block.second_page) bytes.second = bytes_at(*block.second_page), bytes.second_page = *block.second_page;
   Translator translator(code, host, block.mode, block.rip, block.cs_base, bytes);
   const auto offset = translator.locate(block, static_cast<std::uint32_t>(host_pc - code.code_begin()) - block.code);
   return offset.value_or(0);

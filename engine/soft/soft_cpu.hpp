@@ -59,6 +59,8 @@ class SoftCpu final : public Cpu {
 
  private:
   enum class Next : std::uint8_t { Go, Return };
+  /// Goes on by an instruction, a run of blocks, or an event. Throws TripleFault, and what is the host's fault.
+  Next advance(VcpuExit& exit);
   Next handle_events(VcpuExit& exit);
   void sleep();
   void take_interrupt();
@@ -81,10 +83,15 @@ class SoftCpu final : public Cpu {
   const TlbEntry& fetch_page(std::uint64_t linear);
   void fetch_bytes(std::uint64_t linear, std::span<std::uint8_t> out);
   void make_room_for_code();
+  /// Whether RIP may be that: canonical, or within the limit of CS.
+  [[nodiscard]] bool can_fetch(std::uint64_t rip) const;
   std::uint64_t fetch_address(std::uint64_t rip) const;
   /// Where the one instruction of a checked block ends, as far as it is fetched: it must lie within the limit of CS.
   [[nodiscard]] std::uint64_t last_byte(const Block& checked);
   void on_link(std::uint32_t number, const Mode& mode);
+  /// A target that cannot be is the jump's own fault, before which it has changed nothing (Intel SDM vol. 2, JMP,
+  /// CALL).
+  void check_jump(const Block& from, std::uint64_t target);
   void on_indirect(const Mode& mode);
   void on_execute(std::uint32_t number);
   void on_native_fault();
@@ -100,6 +107,7 @@ class SoftCpu final : public Cpu {
   bool retry_checked_ = false;
   bool stack_changed_ = false;  ///< By the last instruction: MOV SS, POP SS.
   bool check_interrupts_ = true;
+  std::uint64_t stack_before_ = 0, count_before_ = 0;  ///< RSP and RCX at the beginning of a checked block.
   std::mutex sleep_mutex_;
   std::condition_variable sleep_condition_;
   bool sleeping_ = false;

@@ -1,8 +1,10 @@
 #include <pthread.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <functional>
 #include <new>
 #include <optional>
 #include <vm_platform/memory.hpp>
@@ -12,6 +14,7 @@
 #include "engine/soft/page_walk.hpp"
 #include "engine/soft/semantics/control.hpp"
 #include "engine/soft/semantics/msr.hpp"
+#include "engine/soft/semantics/xsave_image.hpp"
 #include "engine/soft/soft_cpu.hpp"
 #include "engine/soft/translator.hpp"
 
@@ -109,6 +112,10 @@ std::optional<std::uint64_t> msr_value(SoftCpu& cpu, std::uint32_t index) {
   }
 }
 
+std::unexpected<VmError> impossible(std::string reason) {
+  return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU", std::move(reason));
+}
+
 Result<void> set_msr(SoftCpu& cpu, const MsrValue& msr) {
   // The machine's clock says what the counter is and TSC_ADJUST how far this CPU's is from it. A counter set to what it
   // was when somebody read it would set the CPUs apart, and the machine's timers.
@@ -127,7 +134,7 @@ Result<void> set_msr(SoftCpu& cpu, const MsrValue& msr) {
     char text[64];
     std::snprintf(text, sizeof text, "MSR 0x%x cannot be 0x%llx", msr.index,
                   static_cast<unsigned long long>(msr.value));
-    return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU", text);
+    return impossible(text);
   }
 }
 
@@ -151,11 +158,26 @@ CpuState SoftVcpu::state() const {
   return state;
 }
 
-Result<void> SoftVcpu::set_state(const CpuState& state) {
+/// What no CPU like this one can be in, as far as the host could be hurt by it or the guest could never leave it.
+Result<void> check_state(const SoftCpu& cpu, const CpuState& state) {
   if ((state.cr0 & cr0::kPaging) != 0 && (state.cr0 & cr0::kProtection) == 0)
-    return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU", "CR0.PG without CR0.PE");
-  if ((state.xcr0 & ~offered_xcr0(cpu_)) != 0 || (state.xcr0 & 1) == 0)
-    return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU", "XCR0 names state this host does not have");
+    return impossible("CR0.PG without CR0.PE");
+  if ((state.cr4 & ~offered_cr4(cpu)) != 0) return impossible("CR4 has bits this CPU does not have");
+  if ((state.xcr0 & ~offered_xcr0(cpu)) != 0 || (state.xcr0 & 1) == 0 || (state.xcr0 & 6) == 4)
+    return impossible("XCR0 names state this host does not have");
+  // The host's CPU loads the image, and faults for what it cannot load (Intel SDM vol. 1, 13.8.1).
+  std::uint64_t header[8];
+  std::memcpy(header, state.xsave.data() + xsave::kHeader, sizeof header);
+  if ((header[0] & ~std::uint64_t{7}) != 0 || std::any_of(header + 1, std::end(header), std::identity()))
+    return impossible("the XSAVE area is not in the standard format with x87, SSE and AVX state alone");
+  std::uint32_t mxcsr = 0;
+  std::memcpy(&mxcsr, state.xsave.data() + xsave::kMxcsr, sizeof mxcsr);
+  if ((mxcsr & ~0xffffU) != 0) return impossible("MXCSR has reserved bits");
+  return {};
+}
+
+Result<void> SoftVcpu::set_state(const CpuState& state) {
+  if (auto possible = check_state(cpu_, state); !possible) return possible;
   const World::Lock lock(cpu_.world);  // other CPUs may run, and change this one's links
   std::memcpy(cpu_.gpr, state.gpr.data(), sizeof cpu_.gpr);
   cpu_.rip = state.rip;
@@ -168,20 +190,19 @@ Result<void> SoftVcpu::set_state(const CpuState& state) {
   for (unsigned i = 0; i < 4; ++i) cpu_.debug_address[i] = state.debug_address[i];
   cpu_.dr6 = state.dr6, cpu_.dr7 = state.dr7;
   std::memcpy(cpu_.xsave, state.xsave.data(), sizeof cpu_.xsave);
-  cpu_.xsave[512] |= 7;  // all components present: see CpuContext::xsave
-  for (const MsrValue& msr : state.msrs)
-    if (auto set = set_msr(cpu_, msr); !set) return set;
+  cpu_.xsave[xsave::kHeader] = cpu_.all_components();
   cpu_.cpl = static_cast<std::uint8_t>(cpu_.real_mode() ? 0 : cpu_.virtual_8086() ? 3 : cpu_.segments[kSs].dpl());
   cpu_.halted = state.run_state == RunState::Halted;
   cpu_.run_state = cpu_.halted ? RunState::Running : state.run_state;
   cpu_.nmi = state.nmi_pending, cpu_.nmi_masked = state.nmi_masked, cpu_.interrupt_shadow = state.interrupt_shadow;
+  flush_tlb(cpu_);
+  for (const MsrValue& msr : state.msrs)
+    if (auto set = set_msr(cpu_, msr); !set) return set;
   try {
     load_pdptes(cpu_, cpu_.cr0, cpu_.cr3, cpu_.cr4);
   } catch (const GuestFault&) {
-    return fail(ErrorCode::InvalidArgument, "set the state of", "a vCPU",
-                "CR3 points to reserved page-directory pointers");
+    return impossible("CR3 points to reserved page-directory pointers");
   }
-  flush_tlb(cpu_);
   return {};
 }
 

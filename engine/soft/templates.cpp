@@ -4,11 +4,6 @@
 namespace vm_platform::soft {
 namespace {
 
-SegmentRegister segment_of(const ZydisDecodedOperand& operand) {
-  return operand.mem.segment == ZYDIS_REGISTER_NONE
-             ? kDs
-             : static_cast<SegmentRegister>(operand.mem.segment - ZYDIS_REGISTER_ES);
-}
 bool is_memory(const ZydisDecodedOperand& operand) { return operand.type == ZYDIS_OPERAND_TYPE_MEMORY; }
 
 }  // namespace
@@ -62,7 +57,7 @@ void Translator::emit_push(const Instruction& instruction) {
   const unsigned bytes = instruction.info.operand_width / 8;
   if (is_memory(operand)) {
     emit_address(instruction, operand);
-    emit_access(bytes, true, false, segment_of(operand));
+    emit_access(bytes, true, false, segment_of(operand.mem.segment));
     out_->load_guest(hR10, bytes);
     out_->store(offset_of_scratch(11), hR10);
   }
@@ -106,7 +101,7 @@ void Translator::emit_pop(const Instruction& instruction) {
   emit_adjust_stack(static_cast<std::int32_t>(bytes));
   emit_address(instruction, operand);
   emit_adjust_stack(-static_cast<std::int32_t>(bytes));
-  emit_access(bytes, false, true, segment_of(operand));
+  emit_access(bytes, false, true, segment_of(operand.mem.segment));
   out_->load(hRcx, offset_of_scratch(11));
   out_->store_guest(hRcx, bytes);
   emit_adjust_stack(static_cast<std::int32_t>(bytes));
@@ -127,7 +122,7 @@ void Translator::emit_bit_test(const Instruction& instruction) {
   const ZydisDecodedOperand& memory = instruction.operands[0];
   const auto bit = *gpr_operand(instruction.operands[1]);
   const unsigned bytes = bit.bytes, shift = bytes == 8 ? 6 : bytes == 4 ? 5 : 4;
-  emit_address(instruction, memory);
+  emit_effective_address(hR10, instruction, memory, instruction.info.address_width == 64);
   // The unit the bit is in: address + (signed bit number / bits in a unit) * bytes in a unit.
   const Host source = read_gpr(bit.number, hR11);
   if (bytes == 8) {
@@ -140,8 +135,9 @@ void Translator::emit_bit_test(const Instruction& instruction) {
   emit_bit_unit(shift);
   out_->lea(hR10, hR10, hR11, bytes, 0, instruction.info.address_width == 64);
   if (instruction.info.address_width == 16) out_->movzx16(hR10, hR10);
+  emit_segment_base(memory);
   const bool writes = instruction.info.mnemonic != ZYDIS_MNEMONIC_BT;
-  emit_access(bytes, true, writes, segment_of(memory));
+  emit_access(bytes, true, writes, segment_of(memory.mem.segment));
   emit_bit_number(bit.number, shift);
   Recoding recoding;
   recoding.memory = Recoding::Memory::R10R11;
@@ -156,11 +152,8 @@ void Translator::emit_moffs(const Instruction& instruction) {
   std::uint64_t address = static_cast<std::uint64_t>(memory.mem.disp.value);
   if (instruction.info.address_width < 64) address &= (1ULL << instruction.info.address_width) - 1;
   out_->mov(hR10, address);
-  if (!mode_.checked && (memory.mem.segment == ZYDIS_REGISTER_FS || memory.mem.segment == ZYDIS_REGISTER_GS)) {
-    out_->load(hR11, static_cast<std::uint32_t>(offsetof(CpuContext, segments) + sizeof(Segment) * segment_of(memory)));
-    out_->lea(hR10, hR10, hR11, 1, 0);
-  }
-  emit_access(bytes, !store, store, segment_of(memory));
+  emit_segment_base(memory);
+  emit_access(bytes, !store, store, segment_of(memory.mem.segment));
   if (store) {
     out_->store_guest(hRax, bytes);
   } else {
@@ -181,6 +174,16 @@ void Translator::emit_exchange_rax_r8(unsigned bytes) {
     out_->mov(hRax, hRcx);
   }
   write_gpr(kR8, hR10, bytes == 2 ? 2 : 8);
+}
+
+void Translator::emit_clear_vectors(bool whole) {
+  // Only the eight registers there are outside of 64-bit mode. The short forms with VEX clear the upper half.
+  for (unsigned i = 0; i < 8; ++i) {
+    out_->u8(0xc5);
+    out_->u8(whole ? 0x80u | (~i & 15) << 3 : 0xf8u);
+    out_->u8(whole ? 0x57u : 0x28u);  // vxorps xmm, xmm, xmm; vmovaps xmm, xmm
+    out_->modrm(3, i, i);
+  }
 }
 
 void Translator::emit_jump_to(std::uint64_t target) {
@@ -288,7 +291,7 @@ void Translator::emit_jump_or_call(const Instruction& instruction) {
   if (!direct) {
     if (is_memory(operand)) {
       emit_address(instruction, operand);
-      emit_access(bytes, true, false, segment_of(operand));
+      emit_access(bytes, true, false, segment_of(operand.mem.segment));
       out_->load_guest(hR10, bytes);
       if (bytes == 2) out_->movzx16(hR10, hR10);
     } else {

@@ -16,9 +16,6 @@ constexpr std::size_t kRoomForOne = 1024;
 constexpr std::uint32_t offset_of_gpr(unsigned number) {
   return static_cast<std::uint32_t>(offsetof(CpuContext, gpr) + 8 * number);
 }
-SegmentRegister segment_of(ZydisRegister reg) {
-  return reg == ZYDIS_REGISTER_NONE ? kDs : static_cast<SegmentRegister>(reg - ZYDIS_REGISTER_ES);
-}
 
 }  // namespace
 
@@ -38,7 +35,7 @@ void Translator::build(std::byte* buffer, std::size_t room, std::uint32_t first_
   Flow flow = Flow::Continue;
   const unsigned limit = mode_.checked ? 1 : kMaxInstructions;
   while (flow == Flow::Continue) {
-    if ((instructions_ >= limit && interrupt_window_in_ != 1) || branches_ > kMaxBranches ||
+    if ((instructions_ >= limit && interrupt_window_in_ == 0) || branches_ > kMaxBranches ||
         out_->position() + 2 * kRoomForOne > room) {
       emit_jump_to(mask_rip(rip_ + length_, 64));
       break;
@@ -64,10 +61,10 @@ void Translator::build(std::byte* buffer, std::size_t room, std::uint32_t first_
       if (interrupt_window_in_ == 0) emit_interrupt_window();
     }
     if (instruction == nullptr) {
-      emit_invalid();
+      emit_invalid(crosses_ ? std::span<const std::uint8_t>(joined.bytes) : std::span(code, available));
       break;
     }
-    if (bits64() && !mode_.checked && interrupt_window_in_ == 0 && !crosses_) {
+    if (bits64() && !mode_.checked && interrupt_window_in_ == 0 && !crosses_ && instructions_ < kMaxInstructions) {
       const AccessGroup group =
           find_access_group(window_, mode_, kMaxInstructions - instructions_, kMaxBranches + 1 - branches_);
       if (group.instructions != 0) {
@@ -97,16 +94,14 @@ void Translator::begin(const Instruction& instruction) {
   starts_.emplace_back(out_->position(), at_);
 }
 
-void Translator::emit_invalid() {
-  const std::uint8_t* code = bytes_.first.data() + length_;
-  const std::size_t available = length_ < bytes_.first.size() ? bytes_.first.size() - length_ : 0;
+void Translator::emit_invalid(std::span<const std::uint8_t> code) {
   Instruction invalid{};
   invalid.rip = rip_ + length_;
   begin(invalid);
   ++instructions_;
   invalid.info.mnemonic = ZYDIS_MNEMONIC_INVALID;
-  invalid.info.length = static_cast<std::uint8_t>(is_too_long(code, available, mode_.code) ? 16 : 1);
-  length_ += static_cast<std::uint32_t>(std::min<std::size_t>(available == 0 ? 1 : available, 15));
+  invalid.info.length = static_cast<std::uint8_t>(is_too_long(code.data(), code.size(), mode_.code) ? 16 : 1);
+  length_ += static_cast<std::uint32_t>(std::clamp<std::size_t>(code.size(), 1, 15));
   emit_execute(invalid);
 }
 
@@ -116,7 +111,7 @@ Block* Translator::translate() {
   if (instructions_ == 0) return nullptr;
   auto block = std::make_unique<Block>();
   block->physical = bytes_.physical;
-  block->second_physical = crosses_ ? bytes_.second_physical : 0;
+  if (crosses_) block->second_page = bytes_.second_page;
   block->rip = rip_;
   block->cs_base = cs_base_;
   block->mode = mode_;
@@ -172,7 +167,7 @@ Translator::Flow Translator::emit(const Instruction& instruction) {
   if (!bits64() && !mode_.checked) {
     for (unsigned i = 0; i < instruction.info.operand_count; ++i) {
       const ZydisDecodedOperand& operand = instruction.operands[i];
-      if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY && treatment != Treatment::Nothing &&
+      if (operand.type == ZYDIS_OPERAND_TYPE_MEMORY &&
           (operand.mem.segment == ZYDIS_REGISTER_FS || operand.mem.segment == ZYDIS_REGISTER_GS ||
            operand.mem.segment == ZYDIS_REGISTER_CS)) {
         emit_retry();
@@ -180,20 +175,37 @@ Translator::Flow Translator::emit(const Instruction& instruction) {
       }
     }
   }
+  if (leaves_half(instruction)) {
+    emit_retry();
+    return Flow::End;
+  }
   if (treatment == Treatment::Template) return emit_template(instruction);
   if (instruction.info.mnemonic == ZYDIS_MNEMONIC_PAUSE && instruction.info.raw.rex.B != 0) {
     emit_exchange_rax_r8(instruction.info.operand_width / 8);
+    return Flow::Continue;
+  }
+  if (!bits64() && (instruction.info.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER ||
+                    instruction.info.mnemonic == ZYDIS_MNEMONIC_VZEROALL)) {
+    emit_clear_vectors(instruction.info.mnemonic == ZYDIS_MNEMONIC_VZEROALL);
     return Flow::Continue;
   }
   emit_copy(instruction);
   return Flow::Continue;
 }
 
+bool Translator::leaves_half(const Instruction& instruction) const {
+  const ZydisDecodedOperand& target = instruction.operands[0];
+  if (!bits64() || mode_.checked || target.type != ZYDIS_OPERAND_TYPE_IMMEDIATE || target.imm.is_relative == 0)
+    return false;
+  const std::uint64_t next = instruction.next_rip();
+  return ((next ^ (next + static_cast<std::uint64_t>(target.imm.value.s))) >> 47) != 0;
+}
+
 bool Translator::ensure_fpu(const Instruction& instruction) {
   const FpuUse use = fpu_use_of(instruction);
   if (use == FpuUse::None) return true;
   if (!is_usable(mode_, use)) return false;
-  if (fpu_checked_) return true;
+  if (fpu_checked_ || use == FpuUse::Vex) return true;
   fpu_checked_ = true;
   out_->load(hRcx, offsetof(CpuContext, fpu_absent));
   const std::uint32_t present = out_->short_jump_if_rcx_zero();
@@ -387,10 +399,14 @@ void Translator::emit_effective_address(Host to, const Instruction& instruction,
 
 void Translator::emit_address(const Instruction& instruction, const ZydisDecodedOperand& operand) {
   emit_effective_address(hR10, instruction, operand, instruction.info.address_width == 64);
+  emit_segment_base(operand);
+}
+
+void Translator::emit_segment_base(const ZydisDecodedOperand& operand) {
   if (mode_.checked) return;
-  const ZydisRegister segment = operand.mem.segment;
-  if (segment != ZYDIS_REGISTER_FS && segment != ZYDIS_REGISTER_GS) return;
-  out_->load(hR11, static_cast<std::uint32_t>(offsetof(CpuContext, segments) + sizeof(Segment) * segment_of(segment) +
+  const SegmentRegister segment = segment_of(operand.mem.segment);
+  if (segment != kFs && segment != kGs) return;
+  out_->load(hR11, static_cast<std::uint32_t>(offsetof(CpuContext, segments) + sizeof(Segment) * segment +
                                               offsetof(Segment, base)));
   out_->lea(hR10, hR10, hR11, 1, 0);
 }

@@ -27,8 +27,8 @@ struct CodeBytes {
   std::span<const std::uint8_t> first;   ///< To the end of the page.
   std::span<const std::uint8_t> second;  ///< The next page, if it has been fetched; may be empty.
   std::uint64_t physical = 0;            ///< Guest-physical address of the first byte.
-  std::uint64_t second_physical = 0;
-  bool in_ram = true;  ///< False: the block is not kept (Block::kept).
+  std::uint64_t second_page = 0;         ///< Of `second`.
+  bool in_ram = true;                    ///< False: the block is not kept (Block::kept).
 };
 
 class Translator {
@@ -63,10 +63,13 @@ class Translator {
 
   void build(std::byte* buffer, std::size_t room, std::uint32_t first_exit);
   void begin(const Instruction& instruction);
-  void emit_invalid();
+  /// #UD, or #GP where the bytes go on for too long. `code`: as much of it as there is, 15 bytes at least over an edge.
+  void emit_invalid(std::span<const std::uint8_t> code);
   Flow emit(const Instruction& instruction);
   Flow emit_group(const AccessGroup& group);
   void emit_cold_groups();
+  /// A direct jump to where it may fault for its target, which is the checked path's to find out.
+  [[nodiscard]] bool leaves_half(const Instruction& instruction) const;
   bool ensure_fpu(const Instruction& instruction);
   void emit_copy(const Instruction& instruction);
   void emit_execute(const Instruction& instruction);
@@ -82,6 +85,8 @@ class Translator {
   void emit_pop(const Instruction& instruction);
   void emit_leave(const Instruction& instruction);
   void emit_exchange_rax_r8(unsigned bytes);
+  /// VZEROALL, or only the upper halves (VZEROUPPER), outside of 64-bit mode.
+  void emit_clear_vectors(bool whole);
   Flow emit_jcc(const Instruction& instruction);
   Flow emit_loop(const Instruction& instruction);
   void emit_jump_or_call(const Instruction& instruction);
@@ -90,7 +95,7 @@ class Translator {
   /// Jumps to the RIP in R10 after adding `stack_adjustment` to the guest's RSP.
   void emit_indirect(std::int32_t stack_adjustment);
 
-  // shift_templates.cpp
+  // shift_templates.cpp: what has another form where the host has no BMI2
   /// Frees the host's flags and RAX: the guest's flags go into AH and AL, its RAX into memory.
   void emit_put_flags_aside();
   void emit_bring_flags_back();
@@ -113,6 +118,8 @@ class Translator {
   [[nodiscard]] std::uint64_t mask_rip(std::uint64_t rip, unsigned bits) const;
   /// R10 = linear address (checked: offset) of a memory operand. R11 and RCX are lost.
   void emit_address(const Instruction& instruction, const ZydisDecodedOperand& operand);
+  /// Makes a linear address of the offset in R10. R11 is lost.
+  void emit_segment_base(const ZydisDecodedOperand& operand);
   void emit_effective_address(Host to, const Instruction& instruction, const ZydisDecodedOperand& operand, bool wide);
   /// From R10 as emit_address left it to a host address R10 + R11. RCX is lost; flags are kept.
   void emit_access(unsigned bytes, bool read, bool write, SegmentRegister segment);

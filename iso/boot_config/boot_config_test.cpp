@@ -248,7 +248,7 @@ std::size_t texts(const BootMenu& menu) {
   for (const IsoBootEntry& entry : menu.entries) {
     bytes += entry.id.size() + entry.title.size() + entry.kernel.size() + entry.command_line.size() +
              entry.container.size() + entry.problem.size();
-    for (const std::string& initrd : entry.initrds) bytes += sizeof initrd + initrd.size();
+    for (const std::string& initrd : entry.initrds) bytes += sizeof(std::string) + initrd.size();
   }
   return bytes;
 }

@@ -47,7 +47,7 @@ constexpr Row kModes[] = {
      "CR0.PG with EFER.LME",
      {"Control.EnteringAndLeavingLongMode", "conformance_modes"}},
     {"Several CPUs",
-     "INIT and start-up IPI, one host thread each",
+     "INIT and start-up IPI (which the first CPU waits for too), one host thread each",
      {"boot_self-check-2", "LocalApicTest.NmiInitAndStartup"}},
 };
 
@@ -100,7 +100,8 @@ constexpr Row kFaults[] = {
     {"1 #DB, single step",
      "a step at a time while EFLAGS.TF is set",
      {"conformance_step: plain", "conformance_step: memory",
-      "SoftEngineTest.SingleStepSkipsTheHandlerOfASoftwareInterrupt"}},
+      "SoftEngineTest.SingleStepSkipsTheHandlerOfASoftwareInterrupt",
+      "SoftEngineTest.SingleStepOverSyscallDoesNotTrapInTheKernelThatMasksIt"}},
     {"1 #DB, INT1, DR7.GD, breakpoints",
      "RF goes past an instruction breakpoint",
      {"conformance_exceptions: int1", "Control.DebugRegisters", "SoftEngineTest.ResumeFlagGoesPastABreakpoint",
@@ -135,7 +136,7 @@ constexpr Row kFaults[] = {
      "error code and CR2",
      {"conformance_exceptions: user write read only", "SoftEngineTest.PageFaultPushesErrorCodeAndKeepsRegisters"}},
     {"16 #MF",
-     "raised by the host CPU",
+     "raised by the host CPU; also while CR0.NE is clear, instead of FERR# and IRQ 13",
      {"conformance_exceptions: x87 pending at next", "FpuState.LoadingAnUnmaskedExceptionMakesItPending"}},
     {"17 #AC",
      "each access by way of C++ while CPL 3, CR0.AM and EFLAGS.AC ask for it",

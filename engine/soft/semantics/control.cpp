@@ -73,10 +73,7 @@ void write_cr3(Cpu& cpu, std::uint64_t value) {
 }
 
 void write_cr4(Cpu& cpu, std::uint64_t value) {
-  std::uint64_t known = kCr4Known;
-  if (!offers_xsave(cpu)) known &= ~cr4::kOsxsave;
-  if (cpu.options.five_level_paging) known |= cr4::kLa57;
-  if ((value & ~known) != 0) general_protection();
+  if ((value & ~offered_cr4(cpu)) != 0) general_protection();
   const std::uint64_t changed = value ^ cpu.cr4;
   if (cpu.long_mode() && ((value & cr4::kPae) == 0 || (changed & cr4::kLa57) != 0)) general_protection();
   if ((changed & value & cr4::kPcide) != 0 && (!cpu.long_mode() || (cpu.cr3 & 0xfff) != 0)) general_protection();
@@ -195,8 +192,7 @@ void cache_control(Cpu& cpu, const Instruction&) { require_cpl0(cpu); }
 
 /// The line's address must be readable; there is nothing else to do.
 void cache_line(Cpu& cpu, const Instruction& instruction) {
-  std::uint8_t byte;
-  read_linear(cpu, operand_address(cpu, instruction, instruction.operands[0], 1, false), &byte, 1);
+  check_read(cpu, operand_address(cpu, instruction, instruction.operands[0], 1, false), 1);
 }
 
 void xgetbv(Cpu& cpu, const Instruction&) {
@@ -224,6 +220,11 @@ constexpr Row kRows[] = {
 
 }  // namespace
 
+std::uint64_t offered_cr4(const Cpu& cpu) {
+  return (offers_xsave(cpu) ? kCr4Known : kCr4Known & ~cr4::kOsxsave) |
+         (cpu.options.five_level_paging ? cr4::kLa57 : 0);
+}
+
 void load_pdptes(Cpu& cpu, std::uint64_t new_cr0, std::uint64_t new_cr3, std::uint64_t new_cr4) {
   if ((new_cr0 & cr0::kPaging) == 0 || (new_cr4 & cr4::kPae) == 0 || (cpu.efer & efer::kLongModeEnable) != 0) return;
   std::uint64_t entries[4] = {};  // absent where there is no RAM
@@ -233,8 +234,6 @@ void load_pdptes(Cpu& cpu, std::uint64_t new_cr0, std::uint64_t new_cr3, std::ui
   }
   std::copy(std::begin(entries), std::end(entries), cpu.pdpte);
 }
-
-void set_cr0(Cpu& cpu, std::uint64_t value) { write_cr0(cpu, value); }
 
 void move_control_or_debug(Cpu& cpu, const Instruction& instruction) {
   const bool to = ZydisRegisterGetClass(instruction.operands[0].reg.value) != ZYDIS_REGCLASS_CONTROL &&

@@ -1,4 +1,4 @@
-// What the CPU offers, as far as its registers depend on it, and writes to CR0 from elsewhere.
+// What the CPU offers, as far as its registers depend on it.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,8 @@ inline constexpr unsigned kPhysicalAddressBits = 46;
 /// XSAVE and its state components: x87, SSE, and AVX where the host has it.
 bool offers_xsave(const Cpu& cpu);
 std::uint64_t offered_xcr0(const Cpu& cpu);
+/// The bits that CR4 may have.
+std::uint64_t offered_cr4(const Cpu& cpu);
 bool offers_rdrand(const Cpu& cpu);
 bool offers_rdseed(const Cpu& cpu);
 
@@ -20,8 +22,5 @@ bool offers_rdseed(const Cpu& cpu);
 /// reads the four page-directory pointers that are used from then on. Nothing in other modes. Raises #GP for reserved
 /// bits.
 void load_pdptes(Cpu& cpu, std::uint64_t new_cr0, std::uint64_t new_cr3, std::uint64_t new_cr4);
-
-/// With all checks and consequences of MOV to CR0.
-void set_cr0(Cpu& cpu, std::uint64_t value);
 
 }  // namespace vm_platform::soft

@@ -248,7 +248,11 @@ void deliver_event(Cpu& cpu, const Event& event) {
 }
 
 void deliver_exception(Cpu& cpu, GuestFault fault) {
-  for (;;) {
+  // A guest can make the delivery of one benign exception raise the next for ever, by task gates for one. A CPU hangs
+  // then, and can be reset; what is given up here is far beyond any chain that ends.
+  constexpr unsigned kRounds = 32;
+  for (unsigned round = 0;; ++round) {
+    if (round == kRounds) throw TripleFault{};
     if (fault.vector == Vector::PageFault) cpu.cr2 = fault.address;
     try {
       Event event{static_cast<std::uint8_t>(fault.vector), false, fault.error_code, cpu.rip, is_fault(fault.vector)};

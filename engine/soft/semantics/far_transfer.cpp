@@ -126,7 +126,6 @@ void call_inner(Cpu& cpu, const Instruction& instruction, GateTarget& target) {
 
 /// Pushes the return address and goes on at the same privilege.
 void call_same(Cpu& cpu, const Instruction& instruction, const Segment& code, std::uint64_t offset, std::size_t size) {
-  Stack stack(cpu);
   PendingStack pending(cpu, cpu.segments[kSs], cpu.gpr[kRsp], stack_bits(cpu), Rights::Current, 0);
   pending.push(cpu.segments[kCs].selector, size);
   pending.push(instruction.next_rip(), size);

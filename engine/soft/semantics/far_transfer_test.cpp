@@ -198,6 +198,20 @@ TEST(FarTransfers, TaskSwitchFaults) {
   EXPECT_TRUE(machine.run_checked(kJmpMemory).is(Vector::InvalidTss, kSecondTask)) << "too small";
   machine.set_descriptor(kSecondTask, 0x0000090000000067 | FlatMachine::kTss2 << 16);
   EXPECT_TRUE(machine.run_checked(kJmpMemory).is(Vector::SegmentNotPresent, kSecondTask));
+  machine.set_descriptor(kSecondTask, 0x0000890000000067 | FlatMachine::kTss2 << 16);
+  prepare_second_task(machine);
+  machine.cpu.tr.selector = 0x7f8;  // as after LGDT with a smaller limit
+  EXPECT_TRUE(machine.run_checked(kJmpMemory).is(Vector::InvalidTss, 0x7f8));
+}
+
+TEST(FarTransfers, TaskSwitchLoadsNoReservedFlags) {
+  FarMachine machine(Mode::Protected32, 0, kSecondTask);
+  machine.cpu.gpr[kRax] = kTaskState;
+  ASSERT_TRUE(machine.run({0x0f, 0x00, 0xd8}).ok());
+  prepare_second_task(machine);
+  machine.put<std::uint32_t>(FlatMachine::kTss2 + 36, 0xfffdffff);  // all but VM
+  ASSERT_TRUE(machine.run(kJmpMemory).ok());
+  EXPECT_EQ(machine.cpu.flags(), 0x3c7fd7U);
 }
 
 TEST(FarTransfers, TaskGateDeliversTheErrorCode) {

@@ -10,6 +10,8 @@ namespace {
 constexpr std::uint16_t kFlatCode = Segment::kPresent | Segment::kCodeOrData | Segment::kGranular | 0xb;
 constexpr std::uint16_t kFlatData = Segment::kPresent | Segment::kCodeOrData | Segment::kGranular | Segment::kBig | 0x3;
 
+constexpr std::uint64_t kSingleStep = 1 << 14;  // DR6.BS
+
 constexpr Segment flat_code(std::uint16_t selector, bool is_64bit, unsigned dpl) {
   const auto attributes =
       static_cast<std::uint16_t>(kFlatCode | (is_64bit ? Segment::kLong : Segment::kBig) | (dpl << 5));
@@ -37,6 +39,9 @@ void syscall(Cpu& cpu, const Instruction& instruction) {
   }
   cpu.segments[kSs] = flat_data(static_cast<std::uint16_t>(selector + 8), 0);
   cpu.cpl = 0;
+  // Whether a single step traps depends on TF as it is now, here and in SYSRET: a kernel that masks it must not be
+  // interrupted before its first instruction, on the caller's stack. No manual says so; CPUs do it.
+  cpu.single_step_done = (cpu.system_flags & rflags::kTrap) == 0;
 }
 
 void sysret(Cpu& cpu, const Instruction& instruction) {
@@ -59,6 +64,7 @@ void sysret(Cpu& cpu, const Instruction& instruction) {
   stack.selector = static_cast<std::uint16_t>((base + 8) | 3);
   stack.attributes |= Segment::kDplMask;  // where a saved state keeps the CPL; nothing else looks at it
   cpu.cpl = 3;
+  if ((cpu.system_flags & rflags::kTrap) != 0) throw GuestFault{Vector::Debug, {}, 0, kSingleStep};
 }
 
 void sysenter(Cpu& cpu, const Instruction&) {

@@ -30,6 +30,18 @@ TEST(FastSystemCall, SyscallAndSysret) {
   EXPECT_EQ(machine.cpu.flags(), 0x40203U);
 }
 
+TEST(FastSystemCall, SysretThatSetsTheTrapFlagTrapsBeforeTheFirstInstruction) {
+  FlatMachine machine(Mode::Long64);
+  machine.cpu.star = std::uint64_t{0x0023} << 48;
+  machine.cpu.gpr[kRcx] = 0x12345;
+  machine.cpu.gpr[kR11] = rflags::kTrap;
+  const Outcome outcome = machine.run({0x48, 0x0f, 0x07});
+  ASSERT_TRUE(outcome.is(Vector::Debug));
+  EXPECT_EQ(outcome.fault->dr6_bits, 1U << 14);
+  EXPECT_EQ(machine.cpu.rip, 0x12345U);
+  EXPECT_EQ(machine.cpu.cpl, 3);
+}
+
 TEST(FastSystemCall, CompatibilityModeUsesCstar) {
   FlatMachine machine(Mode::Compatibility32, 3);
   machine.cpu.star = std::uint64_t{0x0023} << 48 | std::uint64_t{0x0010} << 32;

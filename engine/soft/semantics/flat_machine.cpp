@@ -42,6 +42,9 @@ void write_linear(Cpu& cpu, std::uint64_t linear, const void* in, std::size_t si
   check_range(linear, size, true, rights, cpu);
   std::memcpy(current->ram() + linear, in, size);
 }
+void check_read(Cpu& cpu, std::uint64_t linear, std::size_t size, Rights rights) {
+  check_range(linear, size, false, rights, cpu);
+}
 void check_write(Cpu& cpu, std::uint64_t linear, std::size_t size, Rights rights) {
   check_range(linear, size, true, rights, cpu);
 }

@@ -32,6 +32,7 @@ void into(Cpu& cpu, const Instruction& instruction) {
 void int1(Cpu& cpu, const Instruction& instruction) {
   deliver_event(cpu, {1, false, {}, following_rip(cpu, instruction)});
   cpu.dr7 &= ~(std::uint64_t{1} << 13);
+  cpu.single_step_done = true;
 }
 
 void iret_real(Cpu& cpu, std::size_t size) {

@@ -36,11 +36,6 @@ void write_register(Cpu& cpu, ZydisRegister name, std::uint64_t value) {
   }
 }
 
-SegmentRegister segment_of(ZydisRegister name) {
-  if (name < ZYDIS_REGISTER_ES || name > ZYDIS_REGISTER_GS) return kDs;
-  return static_cast<SegmentRegister>(static_cast<unsigned>(name) - static_cast<unsigned>(ZYDIS_REGISTER_ES));
-}
-
 MemoryOperand effective_address(const Cpu& cpu, const Instruction& instruction, const ZydisDecodedOperand& operand) {
   const auto& memory = operand.mem;
   std::uint64_t offset = static_cast<std::uint64_t>(memory.disp.value);

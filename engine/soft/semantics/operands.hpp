@@ -47,7 +47,6 @@ struct MemoryOperand {
   std::uint64_t offset;  ///< As wide as the address size.
 };
 
-SegmentRegister segment_of(ZydisRegister name);
 /// The address of a memory operand. A VSIB index counts as zero.
 MemoryOperand effective_address(const Cpu& cpu, const Instruction& instruction, const ZydisDecodedOperand& operand);
 /// The same as a checked linear address.

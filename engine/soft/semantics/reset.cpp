@@ -57,7 +57,7 @@ void Cpu::reset() {
   xsave[4] = 0xff;  // tags: valid, in the abridged form
   std::memcpy(xsave + 24, &mxcsr, sizeof mxcsr);
   std::memcpy(xsave + 28, &mxcsr_mask, sizeof mxcsr_mask);
-  xsave[512] = 7;  // XSTATE_BV
+  xsave[512] = all_components();
   init_reset();
 }
 

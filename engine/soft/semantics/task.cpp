@@ -5,6 +5,7 @@
 #include "engine/soft/mmu.hpp"
 #include "engine/soft/semantics/control.hpp"
 #include "engine/soft/semantics/delivery.hpp"
+#include "engine/soft/semantics/flags.hpp"
 #include "engine/soft/semantics/operands.hpp"
 
 namespace vm_platform::soft {
@@ -70,8 +71,15 @@ Tss32 load_tss(Cpu& cpu, std::uint64_t base, bool wide) {
   return tss;
 }
 
+/// Where the type of a task's descriptor stands. The current task's may lie beyond a GDT that was made smaller.
+std::uint64_t busy_byte(Cpu& cpu, std::uint16_t selector, std::uint32_t ext) {
+  const auto address = descriptor_address(cpu, selector);
+  if (!address) raise(Vector::InvalidTss, selector_error(selector, ext));
+  return *address + 5;
+}
+
 void set_busy(Cpu& cpu, std::uint16_t selector, bool busy) {
-  const std::uint64_t address = *descriptor_address(cpu, selector) + 5;
+  const std::uint64_t address = busy_byte(cpu, selector, 0);
   const auto type = read_linear<std::uint8_t>(cpu, address, Rights::Supervisor);
   write_linear<std::uint8_t>(cpu, address, static_cast<std::uint8_t>(busy ? type | 2 : type & ~2), Rights::Supervisor);
 }
@@ -142,6 +150,8 @@ void switch_task(Cpu& cpu, std::uint16_t selector, TaskSwitch reason, std::uint6
   check_write(cpu, cpu.tr.base + (was_wide ? kSaved32 : kSaved16), was_wide ? kSavedSize32 : kSavedSize16,
               Rights::Supervisor);
   if (nests) check_write(cpu, descriptor.base(), 2, Rights::Supervisor);
+  if (!nests) check_write(cpu, busy_byte(cpu, cpu.tr.selector, ext), 1, Rights::Supervisor);
+  if (reason != TaskSwitch::Return) check_write(cpu, busy_byte(cpu, selector, ext), 1, Rights::Supervisor);
   const std::uint64_t old_flags = reason == TaskSwitch::Return ? cpu.flags() & ~rflags::kNestedTask : cpu.flags();
   save_task(cpu, return_rip, old_flags);
   if (!nests) set_busy(cpu, cpu.tr.selector, false);
@@ -157,7 +167,9 @@ void switch_task(Cpu& cpu, std::uint16_t selector, TaskSwitch reason, std::uint6
     address_space_changed(cpu, false);
   }
   cpu.rip = tss.eip;
-  cpu.set_flags(tss.eflags | (nests ? rflags::kNestedTask : 0));
+  std::uint64_t flags = tss.eflags & kLoadableFlags32;
+  if ((cpu.dr7 & 0xff) == 0) flags &= ~rflags::kResume;
+  cpu.set_flags(flags | (nests ? rflags::kNestedTask : 0));
   for (unsigned i = 0; i < 8; ++i) cpu.gpr[i] = tss.gpr[i];
   cpu.dr7 &= ~std::uint64_t{0x155};  // local breakpoints end with their task
   load_task_segments(cpu, tss, ext);

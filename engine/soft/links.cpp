@@ -24,10 +24,8 @@ void Links::add_slots(std::uint32_t first, std::uint32_t count) {
 
 void Links::remember(Link link, const Block& target, bool global) {
   // A place is listed anew whenever it leads somewhere else, so a guest could make the lists grow for ever.
-  if (++remembered_ > kMaxRemembered) {
-    drop_all();
-    return;
-  }
+  if (remembered_ >= kMaxRemembered) drop_all();  // but for `link`, which is set already and listed below
+  ++remembered_;
   const std::uint64_t page = target.rip >> 12;
   const bool crosses = target.second_page.has_value();
   if (!global) {

@@ -35,7 +35,7 @@ class Links {
   void drop_non_global();
   void drop_page(std::uint64_t linear);
   void drop_all();
-  /// How much is listed for it: kMaxRemembered and two at most.
+  /// How much is listed for it.
   [[nodiscard]] std::size_t remembered() const { return remembered_; }
   static constexpr std::size_t kMaxRemembered = 1 << 18;
 

@@ -14,16 +14,21 @@ TEST(Links, WhatTheyRememberIsLimited) {
   constexpr std::uint64_t kUnlinked = 0x1234;
   Links links(tables.data(), kUnlinked);
   links.add_slots(0, 16);
+  const auto* slots = reinterpret_cast<const std::uint64_t*>(tables.data() + kSlotsOffset);
   Block block;
   block.rip = 0x5000;
   const Mode mode;
-  // Two return addresses that share a place in the cache, a slot that is set again and again, in global pages or not.
-  for (const bool global : {false, true}) {
-    for (std::size_t i = 0; i < 3 * Links::kMaxRemembered; ++i) {
+  // Two return addresses that share a place in the cache, in global pages or not, and then one more link.
+  for (std::uint32_t slot = 0; slot < 6; ++slot) {
+    const bool global = slot % 2 != 0;
+    for (std::uint64_t i = 0; links.remembered() < Links::kMaxRemembered; ++i)
       links.set_jump(0x5000 + (i % 2 << 16), mode, 0x1000 + i, block, global);
-      links.set_slot(3, 0x2000 + i, block, global);
-      ASSERT_LE(links.remembered(), Links::kMaxRemembered + 2);
-    }
+    links.set_slot(slot, 0x2000, block, global);
+    EXPECT_EQ(links.remembered(), 1u) << "all others were dropped to make room";
+    EXPECT_EQ(links.find_jump(0x5000, mode) | links.find_jump(0x15000, mode), 0u);
+    EXPECT_EQ(slots[slot], 0x2000u);
+    links.drop_all();
+    EXPECT_EQ(slots[slot], kUnlinked) << "the one that did not fit is remembered all the same";
   }
   // And what leads somewhere is forgotten when it must be.
   links.set_jump(0x5000, mode, 0x1000, block, true);

@@ -170,6 +170,16 @@ void write_prefixes(Emitter& out, const Instruction& instruction) {
 
 }  // namespace
 
+void Recoding::replace(ZydisOperandEncoding encoding, Host host) {
+  switch (encoding) {
+    case ZYDIS_OPERAND_ENCODING_MODRM_REG: reg = host; break;
+    case ZYDIS_OPERAND_ENCODING_MODRM_RM: rm = host; break;
+    case ZYDIS_OPERAND_ENCODING_NDSNDD: vvvv = host; break;
+    case ZYDIS_OPERAND_ENCODING_OPCODE: opcode_register = host; break;
+    default: break;
+  }
+}
+
 bool recode(Emitter& out, const Instruction& instruction, const Recoding& recoding) {
   const ZydisDecodedInstruction& info = instruction.info;
   const bool has_modrm = (info.attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0;

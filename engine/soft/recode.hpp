@@ -28,6 +28,9 @@ struct Recoding {
   std::optional<Host> reg, rm, vvvv, opcode_register;  ///< Replacements for general register operands.
   enum class Memory : std::uint8_t { None, R10R11, R10, Rcx, Rsi } memory = Memory::None;
   std::int32_t displacement = 0;  ///< Of the memory operand.
+
+  /// `host` takes the place of a register operand that is encoded so; nothing where the encoding has no field for it.
+  void replace(ZydisOperandEncoding encoding, Host host);
 };
 
 /// Writes `instruction` with the replacements made; everything else stays as it is. False where the encoding is one

@@ -42,13 +42,7 @@ Recoding plain_recoding(const Instruction& instruction) {
     const Host host = high                     ? static_cast<Host>(gpr->number & 7)
                       : in_memory(gpr->number) ? hRcx
                                                : static_cast<Host>(kHostOf[gpr->number]);
-    switch (operand.encoding) {
-      case ZYDIS_OPERAND_ENCODING_MODRM_REG: recoding.reg = host; break;
-      case ZYDIS_OPERAND_ENCODING_MODRM_RM: recoding.rm = host; break;
-      case ZYDIS_OPERAND_ENCODING_NDSNDD: recoding.vvvv = host; break;
-      case ZYDIS_OPERAND_ENCODING_OPCODE: recoding.opcode_register = host; break;
-      default: break;
-    }
+    recoding.replace(operand.encoding, host);
   }
   return recoding;
 }

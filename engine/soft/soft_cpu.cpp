@@ -388,7 +388,7 @@ void SoftCpu::on_execute(std::uint32_t number) {
   }
   raise_if_unusable(instruction);
   if (instruction.info.mnemonic == ZYDIS_MNEMONIC_FWAIT) {  // not translated, though usable: CR0.EM or TS is set
-    if ((xsave::image<std::uint16_t>(*this, xsave::kStatus) & 0x80) != 0) raise(Vector::X87Error);
+    if (xsave::has_pending_x87_error(*this)) raise(Vector::X87Error);
     rip = instruction.next_rip();
     return;
   }
@@ -455,50 +455,6 @@ std::uint32_t SoftCpu::offset_of_fault(const Block& block, std::uint64_t host_pc
   Translator translator(code, host, block.mode, block.rip, block.cs_base, bytes);
   const auto offset = translator.locate(block, static_cast<std::uint32_t>(host_pc - code.code_begin()) - block.code);
   return offset.value_or(0);
-}
-
-// ---- checked accesses ---------------------------------------------------------------------------------------------
-
-void SoftCpu::commit_writes() {
-  const unsigned count = pending_count;
-  pending_count = 0;
-  for (unsigned i = 0; i < count; ++i) {
-    const PendingWrite& write = pending_writes[i];
-    write_linear(*this, write.linear, write.data, write.size);
-  }
-}
-
-std::byte* vmp_soft_checked_access(CpuContext* context, std::uint64_t offset, std::uint32_t info) noexcept {
-  SoftCpu& cpu = *static_cast<SoftCpu*>(context);
-  const unsigned size = info & 0x7f, number = (info >> kInfoIndexShift) & 3;
-  const auto segment = static_cast<SegmentRegister>((info >> kInfoSegmentShift) & 7);
-  const bool write = (info & kInfoWrite) != 0;
-  std::uint64_t linear = 0;
-  try {
-    linear = linear_address(cpu, segment, offset, size, write);
-    const unsigned alignment = size == 10 ? 8 : size;  // SDM vol. 3, table 6-7
-    const bool aligned = size > 10 || (linear & (alignment - 1)) == 0;
-    if (!aligned && cpu.cpl == 3 && (cpu.cr0 & cr0::kAlignmentMask) != 0 &&
-        (cpu.system_flags & rflags::kAlignmentCheck) != 0)
-      raise(Vector::AlignmentCheck, 0);
-    std::uint8_t* slot = cpu.bounce[number] + (linear & 63);
-    if (write) check_write(cpu, linear, size);
-    if ((info & kInfoRead) != 0) read_linear(cpu, linear, slot, size);
-    if (write) cpu.pending_writes[cpu.pending_count++] = {linear, size, slot};
-    return reinterpret_cast<std::byte*>(slot);
-  } catch (const GuestFault& fault) {
-    if (size >= 16 && ((fault.vector == Vector::PageFault ? linear : offset) & 15) != 0) {
-      // Let the host CPU say whether it wants the operand aligned: run it on the bounce buffer, at the same alignment.
-      cpu.deferred_fault = std::make_unique<DeferredFault>();
-      cpu.deferred_fault->fault = fault;
-      std::memcpy(cpu.deferred_fault->gpr, cpu.gpr, sizeof cpu.gpr);
-      cpu.deferred_fault->arithmetic_flags = cpu.arithmetic_flags;
-      std::memcpy(cpu.deferred_fault->xsave, cpu.xsave, sizeof cpu.xsave);
-      return reinterpret_cast<std::byte*>(cpu.bounce[number] + ((linear != 0 ? linear : offset) & 63));
-    }
-    cpu.pending_fault = fault;
-    return nullptr;
-  }
 }
 
 }  // namespace vm_platform::soft

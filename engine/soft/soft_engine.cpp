@@ -163,8 +163,7 @@ Result<void> check_state(const SoftCpu& cpu, const CpuState& state) {
   if ((state.cr0 & cr0::kPaging) != 0 && (state.cr0 & cr0::kProtection) == 0)
     return impossible("CR0.PG without CR0.PE");
   if ((state.cr4 & ~offered_cr4(cpu)) != 0) return impossible("CR4 has bits this CPU does not have");
-  if ((state.xcr0 & ~offered_xcr0(cpu)) != 0 || (state.xcr0 & 1) == 0 || (state.xcr0 & 6) == 4)
-    return impossible("XCR0 names state this host does not have");
+  if (!is_possible_xcr0(cpu, state.xcr0)) return impossible("XCR0 names state this host does not have");
   // The host's CPU loads the image, and faults for what it cannot load (Intel SDM vol. 1, 13.8.1).
   std::uint64_t header[8];
   std::memcpy(header, state.xsave.data() + xsave::kHeader, sizeof header);
@@ -172,7 +171,7 @@ Result<void> check_state(const SoftCpu& cpu, const CpuState& state) {
     return impossible("the XSAVE area is not in the standard format with x87, SSE and AVX state alone");
   std::uint32_t mxcsr = 0;
   std::memcpy(&mxcsr, state.xsave.data() + xsave::kMxcsr, sizeof mxcsr);
-  if ((mxcsr & ~0xffffU) != 0) return impossible("MXCSR has reserved bits");
+  if ((mxcsr & ~xsave::kMxcsrBits) != 0) return impossible("MXCSR has reserved bits");
   return {};
 }
 

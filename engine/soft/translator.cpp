@@ -327,13 +327,7 @@ void Translator::emit_copy(const Instruction& instruction) {
       }  // else MOVZX or MOVSX; the source may be CH, read before RCX is written
       host = rsp_host;
     }
-    switch (operand.encoding) {
-      case ZYDIS_OPERAND_ENCODING_MODRM_REG: recoding.reg = host; break;
-      case ZYDIS_OPERAND_ENCODING_MODRM_RM: recoding.rm = host; break;
-      case ZYDIS_OPERAND_ENCODING_NDSNDD: recoding.vvvv = host; break;
-      case ZYDIS_OPERAND_ENCODING_OPCODE: recoding.opcode_register = host; break;
-      default: break;
-    }
+    recoding.replace(operand.encoding, host);
   }
   if (implicit_rcx) out_->mov(hRcx, hR9);
   if (!recode(*out_, instruction, recoding)) out_->u8(0x0f), out_->u8(0x0b);  // classify lets none of these through

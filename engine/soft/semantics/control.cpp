@@ -207,7 +207,7 @@ void xsetbv(Cpu& cpu, const Instruction&) {
   require_cpl0(cpu);
   if ((cpu.gpr[kRcx] & 0xffffffff) != 0) general_protection();
   const std::uint64_t value = (cpu.gpr[kRdx] << 32) | (cpu.gpr[kRax] & 0xffffffff);
-  if ((value & 1) == 0 || (value & ~offered_xcr0(cpu)) != 0 || (value & 6) == 4) general_protection();
+  if (!is_possible_xcr0(cpu, value)) general_protection();
   cpu.xcr0 = value;
 }
 
@@ -219,6 +219,10 @@ constexpr Row kRows[] = {
 };
 
 }  // namespace
+
+bool is_possible_xcr0(const Cpu& cpu, std::uint64_t value) {
+  return (value & 1) != 0 && (value & ~offered_xcr0(cpu)) == 0 && (value & 6) != 4;
+}
 
 std::uint64_t offered_cr4(const Cpu& cpu) {
   return (offers_xsave(cpu) ? kCr4Known : kCr4Known & ~cr4::kOsxsave) |

@@ -13,6 +13,8 @@ inline constexpr unsigned kPhysicalAddressBits = 46;
 /// XSAVE and its state components: x87, SSE, and AVX where the host has it.
 bool offers_xsave(const Cpu& cpu);
 std::uint64_t offered_xcr0(const Cpu& cpu);
+/// x87 always, nothing that is not offered, AVX with SSE only (Intel SDM vol. 1, 13.3).
+bool is_possible_xcr0(const Cpu& cpu, std::uint64_t value);
 /// The bits that CR4 may have.
 std::uint64_t offered_cr4(const Cpu& cpu);
 bool offers_rdrand(const Cpu& cpu);

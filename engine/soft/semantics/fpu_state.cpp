@@ -13,8 +13,6 @@ namespace {
 
 using namespace xsave;
 
-constexpr std::uint32_t kMxcsrBits = 0xffff;
-
 [[noreturn]] void general_protection() { raise(Vector::GeneralProtection, 0); }
 
 void check_x87(const Cpu& cpu) {
@@ -22,7 +20,7 @@ void check_x87(const Cpu& cpu) {
 }
 /// Waiting instructions report a pending exception first.
 void check_pending(const Cpu& cpu) {
-  if ((image<std::uint16_t>(cpu, kStatus) & 0x80) != 0) raise(Vector::X87Error);
+  if (has_pending_x87_error(cpu)) raise(Vector::X87Error);
 }
 
 /// Memory of the instruction, checked to be accessible as a whole before any of it is used.

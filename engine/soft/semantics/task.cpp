@@ -167,9 +167,7 @@ void switch_task(Cpu& cpu, std::uint16_t selector, TaskSwitch reason, std::uint6
     address_space_changed(cpu, false);
   }
   cpu.rip = tss.eip;
-  std::uint64_t flags = tss.eflags & kLoadableFlags32;
-  if ((cpu.dr7 & 0xff) == 0) flags &= ~rflags::kResume;
-  cpu.set_flags(flags | (nests ? rflags::kNestedTask : 0));
+  load_flags(cpu, tss.eflags | (nests ? rflags::kNestedTask : 0), 4, kLoadableFlags32);
   for (unsigned i = 0; i < 8; ++i) cpu.gpr[i] = tss.gpr[i];
   cpu.dr7 &= ~std::uint64_t{0x155};  // local breakpoints end with their task
   load_task_segments(cpu, tss, ext);
